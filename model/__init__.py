@@ -1,0 +1,1 @@
+"""Tensors in, losses or predictions out: the five examples (the waist), layers, towers, objectives, families, checkpoints."""

@@ -1,0 +1,1 @@
+"""Raw datasets to records to shards: one file per raw format in `sources/`, one per transform in `transforms/`."""

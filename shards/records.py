@@ -1,0 +1,158 @@
+"""What a record is: one media item with all its annotations from one dataset, and what became of the raw items that are none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the stored picture
+MediaKind = Literal["image", "video", "audio", "regions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a record comes from: enough to find the raw item again."""
+
+    dataset: str
+    split: str
+    id: str  # the raw dataset's own id
+    file: str | None = None  # raw file name, relative to the media root
+    licence: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """One stored media file of a record. `member` is its tar extension: `jpg`, `0.jpg`, `mp4`, `wav`, `npz`."""
+
+    member: str
+    kind: MediaKind
+    width: int | None = None  # pixels as displayed, after the EXIF orientation
+    height: int | None = None
+    frames: int | None = None
+    fps: float | None = None
+    duration_s: float | None = None
+    sample_rate: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    type: ClassVar[str] = "caption"
+    id: str | None = None
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    text: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    type: ClassVar[str] = "question"
+    id: str | None = None
+    question: str
+    answers: tuple[Answer, ...] = ()  # empty for a test split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grounding:
+    type: ClassVar[str] = "grounding"
+    id: str | None = None
+    text: str
+    box: Box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    type: ClassVar[str] = "detection"
+    id: str | None = None
+    box: Box
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entailment:
+    type: ClassVar[str] = "entailment"
+    id: str | None = None
+    hypothesis: str
+    premise: str | None = None
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """A sentence about two pictures, true or false."""
+
+    type: ClassVar[str] = "statement"
+    id: str | None = None
+    text: str
+    label: bool | None = None  # None for a test split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    type: ClassVar[str] = "label"
+    id: str | None = None
+    name: str
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    type: ClassVar[str] = "text"
+    id: str | None = None
+    source: str
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageCode:
+    type: ClassVar[str] = "image_code"
+    id: str | None = None
+    codes: tuple[int, ...]
+    text: str | None = None
+
+
+Annotation = Caption | Question | Grounding | Detection | Entailment | Statement | Label | Text | ImageCode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One media item with all its annotations from one dataset; `payload` maps each media member to its bytes."""
+
+    key: str  # [A-Za-z0-9_-]+, unique in the dataset, the same on every rebuild
+    origin: Origin
+    media: tuple[Media, ...]
+    annotations: tuple[Annotation, ...]
+    payload: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+RejectReason = Literal[
+    "missing_media",
+    "not_media",  # the bytes are no picture, clip or sound, whatever the file's name says
+    "truncated_media",
+    "zero_size",
+    "decompression_bomb",
+    "no_annotations",
+    "empty_text",
+    "broken_utf8",
+    "box_outside",
+    "not_finite",
+    "duplicate_id",
+    "missing_field",
+    "remote_media",  # a URL: not fetched here
+    "filtered",  # a transform said no
+    "unsupported",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """A raw item, or one annotation of it, that did not become part of a record."""
+
+    id: str  # the raw id of the item, or of the annotation
+    reason: RejectReason
+    detail: str
+    level: Literal["item", "annotation"] = "item"

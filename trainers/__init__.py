@@ -1,0 +1,1 @@
+"""Streams and a model to trained weights and scores: tasks, metrics, loader, optimiser, step, trainer, evaluator, checkpoints."""
