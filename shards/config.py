@@ -1,19 +1,26 @@
-"""The base of every configuration outside `model/`, and the digest that goes with whatever a config produced."""
+"""The base of every configuration outside `model/`, the digest that goes with what a config produced, and clear validation."""
 
 from __future__ import annotations
 
+import difflib
 import json
+import types
+import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import xxhash
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shards.errors import ConfigError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Config(BaseModel):
     """A frozen configuration: unknown keys are errors, defaults live here and nowhere else."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
 
 
 def canonical_json(value: BaseModel | Mapping[str, Any] | list[Any]) -> bytes:
@@ -25,3 +32,69 @@ def canonical_json(value: BaseModel | Mapping[str, Any] | list[Any]) -> bytes:
 def digest(value: BaseModel | Mapping[str, Any] | list[Any]) -> str:
     """Name a value by 16 hex digits (xxh3-64 of its canonical JSON)."""
     return xxhash.xxh3_64_hexdigest(canonical_json(value))
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """Finish an error sentence: the closest known names, or all of them when none is close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(candidate) for candidate in close) + "?"
+    return "known: " + ", ".join(names) if names else "nothing is known here"
+
+
+def validate(model: type[ModelT], data: Mapping[str, Any], *, where: str = "") -> ModelT:
+    """Build a config from plain data; every mistake becomes one sentence that names the key.
+
+    Args:
+        model: the config class (any pydantic model, also one of `model/`).
+        data: nested plain values, as YAML or the command line gives them.
+        where: dotted prefix of `data` in the whole config, for the message.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known ones are named), a missing one, or a value out of its range.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentences(error, model, where))) from error
+
+
+def _sentences(error: ValidationError, model: type[BaseModel], where: str) -> list[str]:
+    sentences = []
+    for problem in error.errors():
+        location = [str(part) for part in problem["loc"]]
+        key = ".".join(([where] if where else []) + location) or where or model.__name__
+        if problem["type"] == "extra_forbidden":
+            parent = _model_at(model, location[:-1])
+            known = parent.model_fields if parent else ()
+            sentences.append(f"unknown key {key!r}: {nearest(location[-1], known)}")
+        elif problem["type"] == "missing":
+            sentences.append(f"missing key {key!r}: set it as {key}=…")
+        elif problem["type"] == "value_error":
+            sentences.append(f"{key}: {problem['ctx']['error']}")
+        else:
+            sentences.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}")
+    return sentences
+
+
+def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
+    """Follow a location of dotted keys down the nested config classes; None where it leaves them."""
+    current: type[BaseModel] | None = model
+    for part in location:
+        if current is None:
+            return None
+        if part not in current.model_fields:
+            continue  # a key of a mapping, or the tag pydantic adds for a member of a union
+        current = nested_model(current.model_fields[part].annotation)
+    return current
+
+
+def nested_model(annotation: Any) -> type[BaseModel] | None:
+    """The config class inside an annotation such as `Inner`, `Inner | None` or `dict[str, Inner]`; None where there is none."""
+    if isinstance(annotation, types.GenericAlias) or typing.get_origin(annotation) is not None:
+        inner = (nested_model(part) for part in typing.get_args(annotation))
+        return next((part for part in inner if part is not None), None)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None

@@ -1,0 +1,130 @@
+"""Progress of a long step: a live bar on a terminal, one steady line per interval otherwise; always on standard error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeftColumn
+
+logger = logging.getLogger(__name__)
+console = Console(stderr=True)
+
+LINE_INTERVAL_S = 10.0
+
+
+def set_up_logging(*, verbose: bool = False) -> None:
+    """Send the log to standard error once, at the entry point, so that it does not tear a live bar."""
+    level = logging.DEBUG if verbose else logging.INFO
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, markup=False, show_level=verbose)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for room in ("shards", "pipelines", "concepts", "model", "trainers", "jobs"):
+        logging.getLogger(room).setLevel(level)
+
+
+class Bar:
+    """One step's progress. `advance` may carry counts (added up) and a note (replaced)."""
+
+    def __init__(self, label: str, *, total: int, unit: str, done: int = 0, live: Progress | None = None) -> None:
+        self.label = label
+        self.total = total
+        self.unit = unit
+        self.done = done
+        self._resumed = done
+        self._counts: dict[str, int] = {}
+        self._note = ""
+        self._live = live
+        self._task = live.add_task(label, total=total, completed=done, numbers="") if live else None
+        self._started = self._spoke = time.monotonic()
+
+    def advance(self, amount: int = 1, *, note: str | None = None, **counts: int) -> None:
+        """Say that `amount` more units are done; `counts` such as `records=…` are added up and shown."""
+        self.done += amount
+        for name, count in counts.items():
+            self._counts[name] = self._counts.get(name, 0) + count
+        if note is not None:
+            self._note = note
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=self.done, numbers=self._numbers())
+        elif time.monotonic() - self._spoke >= LINE_INTERVAL_S:
+            self._speak()
+
+    def finish(self) -> None:
+        """Say the last line of a step that has no live bar."""
+        if self._live is None:
+            self._speak()
+
+    def _numbers(self) -> str:
+        counts = "  ".join(f"{name} {count:,}" for name, count in self._counts.items())
+        return "  ".join(part for part in (counts, self._note) if part)
+
+    def _speak(self) -> None:
+        now = self._spoke = time.monotonic()
+        elapsed = max(now - self._started, 1e-9)
+        rate = (self.done - self._resumed) / elapsed
+        left = (
+            f"eta {clock((self.total - self.done) / rate)}"
+            if rate > 0 and self.done < self.total
+            else f"in {clock(elapsed)}"
+        )
+        width = len(f"{self.total:,}")
+        parts = [
+            f"{self.label:<12} {self.done:>{width},}/{self.total:,} {self.unit}",
+            self._numbers(),
+            f"{rate:,.1f} {self.unit}/s",
+            left,
+        ]
+        logger.info("   ".join(part for part in parts if part))
+
+
+@contextmanager
+def progress(label: str, *, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
+    """Show the progress of one step.
+
+    Args:
+        label: what runs, in one or two words.
+        total: number of units in all.
+        unit: what is counted, in the plural ("shards", "images", "steps").
+        done: units that an earlier run has finished already.
+    """
+    if not console.is_terminal:
+        bar = Bar(label, total=total, unit=unit, done=done)
+        yield bar
+        bar.finish()
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[numbers]}"),
+        TimeElapsedColumn(),
+        TimeLeftColumn(compact=True),
+    )
+    with Progress(*columns, console=console) as live:
+        yield Bar(label, total=total, unit=unit, done=done, live=live)
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as a person reads it: `42s`, `6m12s`, `3h05m`."""
+    if not seconds < 1e8:
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
