@@ -37,7 +37,7 @@ def digest(value: BaseModel | Mapping[str, Any] | list[Any]) -> str:
 def nearest(name: str, known: typing.Iterable[str]) -> str:
     """Finish an error sentence: the closest known names, or all of them when none is close."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(candidate) for candidate in close) + "?"
     return "known: " + ", ".join(names) if names else "nothing is known here"

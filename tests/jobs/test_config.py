@@ -1,0 +1,80 @@
+"""Presets, overrides and the sentences that name the nearest key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from jobs.config import apply_override, describe_keys, load_config
+from shards.config import Config, digest, validate
+from shards.errors import ConfigError
+
+
+class Inner(Config):
+    top_k: int = Field(15, ge=1)
+    """How many to keep."""
+
+
+class Outer(Config):
+    dataset: str
+    select: Inner = Inner()
+    streams: dict[str, Inner] = Field(default_factory=dict)
+    fallback: Inner | None = None
+
+
+def test_overrides_go_on_top_of_a_preset_file(tmp_path: Path) -> None:
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("dataset: a\nselect: {top_k: 3}\n")
+    config = load_config(Outer, str(preset), ["select.top_k=7", "streams.train.top_k=2"], verb="none")
+    assert config == Outer(dataset="a", select=Inner(top_k=7), streams={"train": Inner(top_k=2)})
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("datset=x", "did you mean 'dataset'?"),
+        ("select.topk=3", "unknown key 'select.topk': did you mean 'top_k'?"),
+        ("streams.train.top_kk=3", "did you mean 'top_k'?"),
+        ("fallback.top=3", "did you mean 'top_k'?"),
+        ("select.top_k=0", "select.top_k: input should be greater than or equal to 1, not 0"),
+        ("select.top_k=many", "select.top_k"),
+        ("select", "write dotted.key=value"),
+    ],
+)
+def test_a_wrong_override_is_one_sentence_that_names_the_key(override: str, part: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(Outer, {"dataset": "a"}, [override], verb="none")
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_and_an_unknown_preset_are_named() -> None:
+    with pytest.raises(ConfigError, match="missing key 'dataset'"):
+        load_config(Outer, None, [], verb="none")
+    with pytest.raises(ConfigError, match="no preset 'nowhere'"):
+        load_config(Outer, "nowhere", [], verb="train")
+
+
+def test_an_override_reaches_into_lists_and_refuses_to_open_a_value() -> None:
+    data: dict[str, object] = {"transforms": [{"kind": "a"}, {"kind": "b"}], "output": "x"}
+    apply_override(data, "transforms.1.size=[8, 8]")
+    assert data["transforms"] == [{"kind": "a"}, {"kind": "b", "size": [8, 8]}]
+    with pytest.raises(ConfigError, match="positions start at 0"):
+        apply_override(data, "transforms.2.size=8")
+    with pytest.raises(ConfigError, match="'output' is a value"):
+        apply_override(data, "output.kind=8")
+
+
+def test_every_key_is_described_with_its_default() -> None:
+    rows = {key: (default, text) for key, default, text in describe_keys(Outer)}
+    assert rows["dataset"][0] == "required"
+    assert rows["select.top_k"] == ("15", "How many to keep.")
+    assert "streams.<name>.top_k" in rows
+
+
+def test_a_digest_depends_on_values_and_not_on_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert digest(validate(Outer, {"dataset": "a"})) == digest(Outer(dataset="a").model_dump())
