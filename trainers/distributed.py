@@ -1,0 +1,95 @@
+"""Who this process is among the others: alone, under `torchrun`, or inside a group that Ray Train has set up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from shards.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The processes of one training run; rank 0 writes and speaks."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add a tensor up over all ranks, in place; every rank must call it with the same shape."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.world > 1:
+            dist.barrier()
+
+    def wrap(self, family: nn.Module) -> nn.Module:
+        """Average gradients over ranks. Buffers (queues) are the same on all ranks by construction, so none are sent."""
+        if self.world == 1:
+            return family
+        devices = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(
+            family, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+
+@contextmanager
+def joined_group(device: str) -> Iterator[Group]:
+    """Join the processes that the environment speaks of, and leave them afterwards if it was we who joined.
+
+    Args:
+        device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:1`.
+    """
+    if dist.is_initialized():  # Ray Train has set the group up
+        rank, world = dist.get_rank(), dist.get_world_size()
+        yield Group(rank=rank, world=world, device=choose_device(device, local_rank=_local_rank()))
+        return
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Group(device=choose_device(device, local_rank=0))
+        return
+    chosen = choose_device(device, local_rank=_local_rank())
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Group(rank=dist.get_rank(), world=dist.get_world_size(), device=chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(device: str, *, local_rank: int) -> torch.device:
+    """Resolve `auto` and `cuda` to this process's own device.
+
+    Raises:
+        ConfigError: a CUDA device is asked for and there is none, or the name is no device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device={device!r} is no device; use auto, cpu, cuda or cuda:<number>") from error
+    if chosen.type != "cuda":
+        return chosen
+    if not torch.cuda.is_available():
+        raise ConfigError(f"device={device!r}, but torch sees no CUDA device here; use device=cpu or device=auto")
+    return torch.device("cuda", chosen.index if chosen.index is not None else local_rank)
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
