@@ -1,0 +1,198 @@
+"""Where the units of a job run: one loop that starts, waits, retries and stops; backends only start work and wait.
+
+    for outcome in executor_for(config).run(partial(make_work, job), units):
+        ...                                     # in the order in which units finish
+
+`factory` is called once in each process that works and gives the function that is called once for each unit. It must be
+picklable, so it is a module-level function or a `functools.partial` of one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
+
+from pydantic import Field, PositiveInt, model_validator
+
+from shards.config import Config
+
+logger = logging.getLogger(__name__)
+
+UnitT = TypeVar("UnitT")
+ResultT = TypeVar("ResultT")
+UnitT_contra = TypeVar("UnitT_contra", contravariant=True)
+
+RETRIES = 3  # of one unit, when the worker that had it died; a unit that kills four workers is no accident
+
+
+class ExecutorConfig(Config):
+    """Where work runs and on how many workers. It never changes what is written."""
+
+    executor: Literal["inline", "ray"] = "inline"
+    """`inline`: in this process; `ray`: on the cluster that is attached to, else on a Ray started for this command."""
+    workers: PositiveInt | None = None
+    """Units in work at a time; unset: as many as Ray has processors for."""
+    address: str | None = None
+    """A Ray cluster; unset: RAY_ADDRESS (set inside `ray job submit`), else a Ray of this command's own."""
+    object_store_mib: int = Field(300, ge=80)
+    """Memory of an own Ray's object store; units and reports are small, pictures never pass through it."""
+
+    @model_validator(mode="after")
+    def _inline_is_one_process(self) -> ExecutorConfig:
+        if self.executor == "inline" and (self.workers or 1) > 1:
+            raise ValueError("executor=inline is one process; say executor=ray to use several workers")
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Generic[UnitT, ResultT]):
+    """A finished unit and what its work returned."""
+
+    unit: UnitT
+    result: ResultT
+
+
+class WorkerLostError(Exception):
+    """The process that had the unit is gone: killed, out of memory, or its node died. The unit itself did nothing wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(Generic[ResultT]):
+    """What a backend hands back: the ticket it was given, and either a result or what went wrong."""
+
+    ticket: int
+    result: ResultT | None = None
+    error: BaseException | None = None
+
+
+class Backend(Protocol[UnitT_contra, ResultT]):
+    """Starts work and waits for it, and nothing else."""
+
+    def capacity(self) -> int:
+        """How many units should be in flight."""
+        ...
+
+    def start(self, ticket: int, unit: UnitT_contra) -> None: ...
+
+    def wait(self) -> Finished[ResultT]:
+        """Block until any started unit is finished."""
+        ...
+
+    def cancel(self) -> None:
+        """Give up whatever is in flight; called once, at the end or when a unit failed."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs one function over many units."""
+
+    def run(
+        self,
+        factory: Callable[[], Callable[[UnitT], ResultT]],
+        units: Sequence[UnitT],
+        *,
+        resources: Mapping[str, float] | None = None,
+        workers: int | None = None,
+        stateful: bool = False,
+    ) -> Iterator[Outcome[UnitT, ResultT]]:
+        """Yield every unit's outcome, in the order in which they finish.
+
+        Args:
+            factory: gives the function that is called per unit.
+            resources: what one worker needs, e.g. `{"CPU": 1, "GPU": 1}`; inline ignores it.
+            workers: units in flight; unset: the executor's own setting.
+            stateful: what the factory makes is costly (a loaded model), so make it once per worker and keep it.
+
+        Raises:
+            WorkerLostError: the same unit lost its worker more than `RETRIES` times.
+            Exception: whatever the work raised for a unit; the run stops, outcomes so far stay valid.
+        """
+        ...
+
+
+def drive(
+    backend: Backend[UnitT, ResultT], units: Sequence[UnitT], *, retries: int = RETRIES
+) -> Iterator[Outcome[UnitT, ResultT]]:
+    """Run all units on a backend, bounded in flight; the one loop of every executor."""
+    waiting = deque(range(len(units)))
+    losses = dict.fromkeys(waiting, 0)
+    in_flight = 0
+    try:
+        while waiting or in_flight:
+            while waiting and in_flight < backend.capacity():
+                ticket = waiting.popleft()
+                backend.start(ticket, units[ticket])
+                in_flight += 1
+            finished = backend.wait()
+            in_flight -= 1
+            if isinstance(finished.error, WorkerLostError):
+                losses[finished.ticket] += 1
+                if losses[finished.ticket] > retries:
+                    raise finished.error
+                logger.warning("unit %d lost its worker (%s); trying again", finished.ticket, finished.error)
+                waiting.append(finished.ticket)
+            elif finished.error is not None:
+                raise finished.error
+            else:
+                yield Outcome(unit=units[finished.ticket], result=finished.result)  # type: ignore[arg-type]
+    finally:
+        backend.cancel()
+
+
+class InlineExecutor:
+    """Runs units one after another in this process."""
+
+    def run(
+        self,
+        factory: Callable[[], Callable[[UnitT], ResultT]],
+        units: Sequence[UnitT],
+        *,
+        resources: Mapping[str, float] | None = None,
+        workers: int | None = None,
+        stateful: bool = False,
+    ) -> Iterator[Outcome[UnitT, ResultT]]:
+        backend: _InlineBackend[UnitT, ResultT] = _InlineBackend(factory)
+        return drive(backend, units)
+
+
+class _InlineBackend(Generic[UnitT, ResultT]):
+    def __init__(self, factory: Callable[[], Callable[[UnitT], ResultT]]) -> None:
+        self._factory = factory
+        self._work: Callable[[UnitT], ResultT] | None = None
+        self._started: tuple[int, UnitT] | None = None
+
+    def capacity(self) -> int:
+        return 1
+
+    def start(self, ticket: int, unit: UnitT) -> None:
+        self._started = (ticket, unit)
+
+    def wait(self) -> Finished[ResultT]:
+        assert self._started is not None
+        ticket, unit = self._started
+        self._work = self._work or self._factory()
+        return Finished(
+            ticket=ticket, result=self._work(unit)
+        )  # an exception needs no carrying: it is raised right here
+
+    def cancel(self) -> None:
+        self._started = None
+
+
+def executor_for(config: ExecutorConfig) -> Executor:
+    """Choose the executor that a config names; Ray is imported only when it is asked for."""
+    return _EXECUTORS[config.executor](config)
+
+
+def _ray(config: ExecutorConfig) -> Executor:
+    from jobs.ray_executor import RayExecutor
+
+    return RayExecutor(
+        workers=config.workers, address=config.address, object_store_bytes=config.object_store_mib * 1024 * 1024
+    )
+
+
+_EXECUTORS: dict[str, Callable[[ExecutorConfig], Executor]] = {"inline": lambda _: InlineExecutor(), "ray": _ray}
