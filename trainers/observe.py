@@ -142,9 +142,7 @@ def line(interval: Interval) -> str:
     """Write an interval as one aligned line: step, losses, rate, speed, time left, share of the time without data."""
     width = len(str(interval.steps))
     losses = [
-        f"{name.removeprefix('loss/').replace('_', ' ')} {value:.4g}"
-        if name != "loss"
-        else f"loss {value:.3f}"
+        f"{name.removeprefix('loss/').replace('_', ' ')} {value:.4g}" if name != "loss" else f"loss {value:.3f}"
         for name, value in interval.losses.items()
     ]
     parts: Sequence[str] = (

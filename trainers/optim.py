@@ -168,9 +168,11 @@ def load_optimizer_state(
                 raise ValueError(
                     f"{where}: {label} of {name!r} has shape {tuple(moment.shape)}, the parameter {tuple(parameter.shape)}"
                 )
-        # A fused or foreach step counts on the device of its parameter; `step` is the only scalar.
+        # The only scalar is the step count: a fused optimiser keeps it beside its parameter, the others on the CPU.
+        beside = bool(optimizer.defaults.get("fused"))
         optimizer.state[parameter] = {
-            label: moment.to(parameter.device) if moment.ndim else moment.clone() for label, moment in moments.items()
+            label: moment.to(parameter.device if moment.ndim or beside else "cpu", copy=True)
+            for label, moment in moments.items()
         }
 
 
