@@ -156,3 +156,5 @@ class Reject:
     reason: RejectReason
     detail: str
     level: Literal["item", "annotation"] = "item"
+    # Of an item: how many of its annotations were lost with it, beside those that are rejected by name.
+    annotations: int = 0

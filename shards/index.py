@@ -1,0 +1,225 @@
+"""The index of a shard: where each member of each record lies, and the few numbers that choosing and batching need.
+
+One small Parquet per shard. It is parsed once and then held as numpy arrays, so that finding a record costs no parsing.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from shards.errors import DatasetError
+from shards.records import Annotation, ImageCode, Record
+from shards.storage import Storage
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("member", pa.list_(pa.string()), nullable=False),  # extensions, in the order of the tar
+        pa.field("offset", pa.list_(pa.int64()), nullable=False),  # of the data, not of the tar header
+        pa.field("size", pa.list_(pa.int64()), nullable=False),
+        pa.field("xxh3", pa.list_(pa.uint64()), nullable=False),
+        pa.field("annotations", pa.int32(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("frames", pa.int32()),
+        pa.field("duration_s", pa.float64()),
+        pa.field("text_length", pa.int32(), nullable=False),
+    ]
+)
+_VECTORS = ("annotations", "width", "height", "frames", "duration_s", "text_length")
+
+
+def shard_name(dataset: str, split: str, number: int) -> str:
+    """The name of a shard, its index and its sidecars, without suffix: `coco-train-00042`."""
+    return f"{dataset}-{split}-{number:05d}"
+
+
+def tar_path(name: str) -> str:
+    """Where the tar of a shard lies in its dataset."""
+    return f"shards/{name}.tar"
+
+
+def index_path(name: str) -> str:
+    """Where the index of a shard lies in its dataset."""
+    return f"index/{name}.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One tar member of a record: where its bytes are and what they hash to."""
+
+    extension: str
+    offset: int  # bytes from the start of the tar
+    size: int  # bytes
+    xxh3: int  # 64 bits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexRow:
+    """What the index says about one record."""
+
+    key: str
+    members: tuple[Member, ...]
+    annotations: int
+    width: int | None
+    height: int | None
+    frames: int | None
+    duration_s: float | None
+    text_length: int  # characters of the longest annotation text
+
+
+def index_row(record: Record, members: Sequence[Member]) -> IndexRow:
+    """Describe a record whose members have just been placed. Sizes and times are those of its first media item."""
+    first = record.media[0] if record.media else None
+    return IndexRow(
+        key=record.key,
+        members=tuple(members),
+        annotations=len(record.annotations),
+        width=first.width if first else None,
+        height=first.height if first else None,
+        frames=first.frames if first else None,
+        duration_s=first.duration_s if first else None,
+        text_length=max((_text_length(annotation) for annotation in record.annotations), default=0),
+    )
+
+
+def encode_index(rows: Sequence[IndexRow]) -> bytes:
+    """Write an index as Parquet bytes that depend on nothing but the rows (and the version of pyarrow)."""
+    columns: dict[str, list[Any]] = {
+        "key": [row.key for row in rows],
+        "member": [[member.extension for member in row.members] for row in rows],
+        "offset": [[member.offset for member in row.members] for row in rows],
+        "size": [[member.size for member in row.members] for row in rows],
+        "xxh3": [[member.xxh3 for member in row.members] for row in rows],
+    }
+    for name in _VECTORS:
+        columns[name] = [getattr(row, name) for row in rows]
+    return encode_parquet(pa.table(columns, schema=SCHEMA))
+
+
+def encode_parquet(table: pa.Table) -> bytes:
+    """Write a table as Parquet bytes, the same for the same table."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+class ShardIndex:
+    """The index of one shard in memory; row numbers are those of the shard.
+
+    Attributes:
+        annotations: int32 (records,).
+        width, height, frames: int32 (records,); -1 where the record has no such number.
+        duration_s: float64 (records,); nan where the record has none.
+        text_length: int32 (records,), characters of the longest annotation text.
+    """
+
+    annotations: npt.NDArray[np.int32]
+    width: npt.NDArray[np.int32]
+    height: npt.NDArray[np.int32]
+    frames: npt.NDArray[np.int32]
+    duration_s: npt.NDArray[np.float64]
+    text_length: npt.NDArray[np.int32]
+
+    def __init__(self, name: str, table: pa.Table) -> None:
+        self.name = name
+        table = table.combine_chunks()
+        self._keys = table["key"]
+        lists = {column: _flat(table[column]) for column in ("member", "offset", "size", "xxh3")}
+        self._starts = lists["member"][0]
+        if any(not np.array_equal(starts, self._starts) for starts, _ in lists.values()):
+            raise DatasetError(f"{index_path(name)}: its member lists differ in length; rebuild the index")
+        codes = lists["member"][1].dictionary_encode()
+        self._extensions: tuple[str, ...] = tuple(codes.dictionary.to_pylist())
+        self._codes = codes.indices.to_numpy()
+        self._offsets, self._sizes, self._hashes = (
+            lists[column][1].to_numpy() for column in ("offset", "size", "xxh3")
+        )
+        for column in _VECTORS:
+            missing = float("nan") if column == "duration_s" else -1
+            setattr(self, column, _combined(table[column]).fill_null(missing).to_numpy())
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The key of every record, in the order of the shard."""
+        keys: list[str] = self._keys.to_pylist()
+        return keys
+
+    def row(self, key: str) -> int:
+        """The row of a key. Raises `KeyError`."""
+        return self._rows[key]
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {key: row for row, key in enumerate(self.keys)}
+
+    def members(self, row: int) -> list[tuple[str, int, int, int]]:
+        """The members of a record as `(extension, offset, size, xxh3)`, in the order of the tar."""
+        span = slice(self._starts[row], self._starts[row + 1])
+        names = [self._extensions[code] for code in self._codes[span].tolist()]
+        return list(
+            zip(
+                names,
+                self._offsets[span].tolist(),
+                self._sizes[span].tolist(),
+                self._hashes[span].tolist(),
+                strict=True,
+            )
+        )
+
+
+def read_index(storage: Storage, name: str, *, xxh3: str | None = None) -> ShardIndex:
+    """Read the index of a shard.
+
+    Args:
+        storage: the dataset.
+        name: the shard, without suffix.
+        xxh3: what the file must hash to, as the manifest says.
+
+    Raises:
+        DatasetError: the file is missing, damaged or no index.
+    """
+    path = index_path(name)
+    advice = "run the `verify` verb on the dataset"
+    try:
+        data = storage.read(path)
+    except FileNotFoundError as problem:
+        raise DatasetError(f"{storage.path(path)} is missing; {advice}") from problem
+    if xxh3 is not None and xxhash.xxh3_64_hexdigest(data) != xxh3:
+        raise DatasetError(f"{storage.path(path)} does not match the checksum in the manifest; {advice}")
+    try:
+        return ShardIndex(name, pq.read_table(pa.BufferReader(data), schema=SCHEMA))
+    except (pa.ArrowException, KeyError) as problem:
+        raise DatasetError(f"{storage.path(path)} is no shard index ({problem}); {advice}") from problem
+
+
+def _text_length(annotation: Annotation) -> int:
+    if isinstance(annotation, ImageCode):
+        return len(annotation.text or "")
+    texts = [getattr(annotation, name, None) for name in ("text", "question", "hypothesis", "source", "label", "name")]
+    return max((len(text) for text in texts if isinstance(text, str)), default=0)
+
+
+def _combined(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+
+def _flat(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """A list column as the start of every row's items, shape (rows + 1,), and all items in one array."""
+    lists = _combined(column)
+    return lists.offsets.to_numpy().astype(np.int64) - (
+        lists.offsets[0].as_py() if len(lists.offsets) else 0
+    ), lists.flatten()

@@ -1,0 +1,178 @@
+"""Frozen dataclasses to plain JSON values and back, checked against their type hints.
+
+Everything this room stores as JSON (record headers, commit records, the dataset card) passes through here, so that what is
+written can always be read and what is read has the types that the code believes in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Hashable, Mapping
+from functools import cache
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+Parser = Callable[[Any], Any]
+
+
+class PlainError(ValueError):
+    """A plain value does not fit the type it should become; the message starts with the path to the value."""
+
+
+def to_plain(value: Any) -> Any:
+    """Turn dataclasses, mappings and sequences into JSON values; fields that are `None` are left out.
+
+    A class with a `type` class variable says it first, so that a reader knows what follows.
+    """
+    if isinstance(value, (str, int, float)) or value is None:
+        return value
+    if isinstance(value, Mapping):
+        return {name: to_plain(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_plain(item) for item in value]
+    head: dict[str, Any] = {"type": value.type} if hasattr(value, "type") else {}
+    for name in _stored_fields(cast(Hashable, type(value))):
+        item = getattr(value, name)
+        if item is not None:
+            head[name] = to_plain(item)
+    return head
+
+
+def from_plain(kind: type[T], value: Any) -> T:
+    """Build a dataclass from plain JSON values.
+
+    Raises:
+        PlainError: a field is missing, unknown or of another type, or a number is not finite.
+    """
+    built: T = _parser(cast(Hashable, kind))(value)
+    return built
+
+
+@cache
+def _stored_fields(kind: Hashable) -> tuple[str, ...]:
+    # `field(metadata={"stored": False})` marks what is about this process only.
+    return tuple(field.name for field in dataclasses.fields(cast(type, kind)) if field.metadata.get("stored", True))
+
+
+@cache
+def _parser(kind: Any) -> Parser:
+    """Compile a type hint into a function once; a record header is then parsed in microseconds."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return lambda value: value
+    if kind is float:
+        return _number
+    if kind in (str, int, bool):
+        return _exactly(kind)
+    if origin is typing.Literal:
+        return _one_of(arguments)
+    if origin in (typing.Union, types.UnionType):
+        return _optional(arguments)
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return _sequence(_parser(arguments[0]))
+    if origin is tuple:
+        return _fixed(tuple(_parser(argument) for argument in arguments))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return _mapping(_parser(arguments[1]))
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _dataclass(kind)
+    raise TypeError(
+        f"shards.plain cannot store a {kind!r}; use str, int, float, bool, tuples, mappings and dataclasses"
+    )
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise PlainError(f" is {value!r}, not a finite number")
+    return float(value)
+
+
+def _exactly(kind: type) -> Parser:
+    def parse(value: Any) -> Any:
+        if type(value) is not kind:
+            raise PlainError(f" is {value!r}, not of type {kind.__name__}")
+        return value
+
+    return parse
+
+
+def _one_of(choices: tuple[Any, ...]) -> Parser:
+    def parse(value: Any) -> Any:
+        if value not in choices:
+            raise PlainError(f" is {value!r}, not one of {', '.join(map(str, choices))}")
+        return value
+
+    return parse
+
+
+def _optional(arguments: tuple[Any, ...]) -> Parser:
+    (inner_kind,) = [argument for argument in arguments if argument is not type(None)]
+    inner = _parser(inner_kind)
+    return lambda value: None if value is None else inner(value)
+
+
+def _sequence(inner: Parser) -> Parser:
+    def parse(value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise PlainError(f" is {value!r}, not a list")
+        return tuple(_at(f"[{place}]", inner, item) for place, item in enumerate(value))
+
+    return parse
+
+
+def _fixed(inner: tuple[Parser, ...]) -> Parser:
+    def parse(value: Any) -> Any:
+        if not isinstance(value, (list, tuple)) or len(value) != len(inner):
+            raise PlainError(f" is {value!r}, not a list of {len(inner)}")
+        return tuple(
+            _at(f"[{place}]", parser, item) for place, (parser, item) in enumerate(zip(inner, value, strict=True))
+        )
+
+    return parse
+
+
+def _mapping(inner: Parser) -> Parser:
+    def parse(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise PlainError(f" is {value!r}, not an object")
+        return {str(name): _at(f".{name}", inner, item) for name, item in value.items()}
+
+    return parse
+
+
+def _dataclass(kind: type) -> Parser:
+    hints = typing.get_type_hints(kind)
+    names = _stored_fields(kind)
+    parsers = {name: _parser(hints[name]) for name in names}
+    has_default = {
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    }
+    required = tuple(name for name in names if name not in has_default)
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise PlainError(f" is {value!r}, not an object")
+        fields = {}
+        for name, item in value.items():
+            parser = parsers.get(name)
+            if parser is None:
+                raise PlainError(f" has the unknown field {name!r}")
+            fields[name] = _at(f".{name}", parser, item)
+        for name in required:
+            if name not in fields:
+                raise PlainError(f" lacks the field {name!r}")
+        return kind(**fields)
+
+    return parse
+
+
+def _at(step: str, parser: Parser, value: Any) -> Any:
+    try:
+        return parser(value)
+    except PlainError as problem:
+        raise PlainError(f"{step}{problem}") from None

@@ -1,0 +1,199 @@
+"""Reading a dataset: any record by shard and row, straight from its bytes, every member checked against its checksum."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import xxhash
+
+from shards.codec import decode_record
+from shards.errors import DamagedRecordError, DatasetError
+from shards.index import ShardIndex, read_index, tar_path
+from shards.manifest import Card, ShardEntry, manifest_digest, read_card, read_manifest
+from shards.records import Record
+from shards.storage import Storage, open_storage
+
+_OPEN_FILES = 64
+_INDICES = 256  # about 0.1 MB each at 1,000 records
+
+
+class Dataset:
+    """A finished dataset. Pickles to its address; files and indices are opened lazily in each process, a bounded number of them."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.card: Card = read_card(storage)
+        self.manifest: tuple[ShardEntry, ...] = read_manifest(storage)
+        if manifest_digest(self.manifest) != self.card.manifest_digest:
+            raise DatasetError(
+                f"{storage.url}: the manifest is not the one its card names; run `verify repair=true` on it"
+            )
+        self._start_process()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"storage": self.storage, "card": self.card, "manifest": self.manifest}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start_process()
+
+    def __len__(self) -> int:
+        return self.card.records
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.path!r}, records={len(self)})"
+
+    def _start_process(self) -> None:
+        self._lock = threading.Lock()
+        self._indices: OrderedDict[int, ShardIndex] = OrderedDict()
+        self._files: OrderedDict[int, _TarFile] = OrderedDict()
+        self._places: dict[str, tuple[int, int]] | None = None
+
+    @property
+    def path(self) -> str:
+        """Folder or address."""
+        return self.storage.url
+
+    @property
+    def digest(self) -> str:
+        """The digest of the manifest: equal digests mean equal records in equal order."""
+        return self.card.manifest_digest
+
+    def shard_sizes(self, count: Literal["records", "annotations"] = "records") -> tuple[int, ...]:
+        """How many records or annotations each shard holds."""
+        return tuple(entry.records if count == "records" else entry.annotations for entry in self.manifest)
+
+    def index(self, shard: int) -> ShardIndex:
+        """The index of a shard. Raises `DatasetError` where its file is missing or damaged."""
+        with self._lock:
+            found = self._indices.get(shard)
+            if found is not None:
+                self._indices.move_to_end(shard)
+                return found
+        entry = self.manifest[shard]
+        found = read_index(self.storage, entry.name, xxh3=entry.index_xxh3)
+        if len(found) != entry.records:
+            raise DatasetError(
+                f"{self.path}: the index of {entry.name} has {len(found)} rows, the manifest {entry.records}"
+            )
+        with self._lock:
+            self._indices[shard] = found
+            while len(self._indices) > _INDICES:
+                self._indices.popitem(last=False)
+        return found
+
+    def record(self, shard: int, row: int, *, payload: bool = True) -> Record:
+        """Read one record.
+
+        Args:
+            shard: number in the manifest.
+            row: number in the shard.
+            payload: whether to read the media bytes too, or the header alone.
+
+        Raises:
+            DamagedRecordError: a member is cut off, does not match its checksum, or is no record; names shard, key and member.
+            IndexError: there is no such shard or row.
+        """
+        index = self.index(shard)
+        if not 0 <= row < len(index):
+            raise IndexError(f"{self.path}: {index.name} has {len(index)} records, not a row {row}")
+        key = index.keys[row]
+        where = f"{self.path}: shard {index.name}"
+        wanted = [place for place in index.members(row) if place[0] == "json" or (payload and place[0] != "txt")]
+        members: dict[str, bytes] = {}
+        for (extension, _, size, xxh3), data in zip(wanted, self._read(shard, wanted), strict=True):
+            if len(data) != size:
+                raise DamagedRecordError(
+                    f"{where}, record {key!r}: its {extension!r} member ends after {len(data)} of {size} bytes"
+                )
+            if xxhash.xxh3_64_intdigest(data) != xxh3:
+                raise DamagedRecordError(
+                    f"{where}, record {key!r}: its {extension!r} member does not match its checksum"
+                )
+            members[extension] = data
+        try:
+            record = decode_record(key, members)
+        except DamagedRecordError as problem:
+            raise DamagedRecordError(f"{where}, {problem}") from problem
+        if payload and len(record.payload) < len(record.media):
+            raise DamagedRecordError(f"{where}, record {key!r}: the index lists none of its media")
+        return record
+
+    def records(self, shard: int | None = None, *, payload: bool = True) -> Iterator[Record]:
+        """Read the records of one shard, or of all, in order."""
+        for number in range(len(self.manifest)) if shard is None else (shard,):
+            for row in range(self.manifest[number].records):
+                yield self.record(number, row, payload=payload)
+
+    def locate(self, key: str) -> tuple[int, int]:
+        """Find a key: its shard and row. The first call reads every index.
+
+        Raises:
+            KeyError: no record has this key.
+        """
+        if self._places is None:
+            self._places = {
+                key: (shard, row)
+                for shard in range(len(self.manifest))
+                for row, key in enumerate(self.index(shard).keys)
+            }
+        return self._places[key]
+
+    def _read(self, shard: int, members: list[tuple[str, int, int, int]]) -> list[bytes]:
+        if not self.storage.is_local:
+            return self._read_span(shard, members)
+        tar = self._file(shard)
+        return [os.pread(tar.descriptor, size, offset) for _, offset, size, _ in members]
+
+    def _read_span(self, shard: int, members: list[tuple[str, int, int, int]]) -> list[bytes]:
+        """One request for all members of a record: they lie side by side, and a request costs more than the gaps."""
+        start = min((offset for _, offset, _, _ in members), default=0)
+        end = max((offset + size for _, offset, size, _ in members), default=0)
+        name = tar_path(self.manifest[shard].name)
+        try:
+            span = memoryview(self.storage.read_range(name, start, end - start))
+        except FileNotFoundError as problem:
+            raise DatasetError(
+                f"{self.storage.path(name)} is missing; run the `verify` verb on the dataset"
+            ) from problem
+        return [bytes(span[offset - start : offset - start + size]) for _, offset, size, _ in members]
+
+    def _file(self, shard: int) -> _TarFile:
+        with self._lock:
+            found = self._files.get(shard)
+            if found is None:
+                found = self._files[shard] = _TarFile(self.storage.path(tar_path(self.manifest[shard].name)))
+                while len(self._files) > _OPEN_FILES:
+                    self._files.popitem(last=False)
+            else:
+                self._files.move_to_end(shard)
+            return found
+
+
+class _TarFile:
+    """An open shard. `pread` has no position, so threads and forked workers share it safely; it closes with its last user."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = -1
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as problem:
+            raise DatasetError(f"{path} is missing; run the `verify` verb on the dataset") from problem
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open a dataset by folder or address.
+
+    Raises:
+        DatasetError: there is no finished dataset, or its card and manifest do not agree.
+    """
+    return Dataset(open_storage(path))

@@ -1,0 +1,367 @@
+"""Where a dataset lies: a local folder or any fsspec address, with the few operations that exactly-once writing needs.
+
+Names are relative to the storage, with `/` between folders. A writer uses a *temporary* name that no other attempt shares,
+and makes the finished bytes visible in one step; nobody ever reads a half-written file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+import xxhash
+
+from shards.errors import DatasetError, MissingLibraryError
+
+COPY_BYTES = 1 << 22
+
+
+class Storage(ABC):
+    """One dataset's place. Pickles to its address; opens connections lazily in each process."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Storage) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    @property
+    @abstractmethod
+    def is_local(self) -> bool:
+        """Whether names are files that the operating system can open."""
+
+    @abstractmethod
+    def path(self, name: str) -> str:
+        """The full path or address of a name."""
+
+    @abstractmethod
+    def open_read(self, name: str) -> BinaryIO:
+        """Open for reading. Raises `FileNotFoundError`."""
+
+    @abstractmethod
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        """Read up to `size` bytes from `offset`; fewer where the file ends before. Raises `FileNotFoundError`."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Whether a file of this name is visible."""
+
+    @abstractmethod
+    def size(self, name: str) -> int:
+        """Size in bytes. Raises `FileNotFoundError`."""
+
+    @abstractmethod
+    def _entries(self, folder: str) -> tuple[list[str], list[str]]:
+        """Base names of the files and of the folders directly in a folder; two empty lists where it does not exist."""
+
+    @abstractmethod
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a small file unless the name is taken. The first caller wins and gets True; all others get False."""
+
+    @abstractmethod
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a small file in one step, over whatever was there."""
+
+    @abstractmethod
+    def open_write(self, temporary: str) -> BinaryIO:
+        """Open a temporary name for writing."""
+
+    @abstractmethod
+    def publish(self, temporary: str, name: str, *, existing: Literal["keep", "replace"] = "keep") -> bool:
+        """Make the bytes of a closed temporary durable and visible under `name`.
+
+        Returns:
+            True, and the temporary is gone; or False where `name` is taken and kept, and the temporary is still there.
+
+        Raises:
+            FileNotFoundError: the temporary is gone (swept after another attempt had finished the same work).
+        """
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+
+    def read(self, name: str) -> bytes:
+        """Read a whole file. Raises `FileNotFoundError`."""
+        with self.open_read(name) as handle:
+            return handle.read()
+
+    def list(self, folder: str) -> Sequence[str]:
+        """Sorted names of the files directly in a folder, temporaries left out: `list("commits")` → `["commits/1f.json", …]`."""
+        return [f"{folder}/{base}" for base in sorted(self._entries(folder)[0]) if not is_temporary(base)]
+
+    def folders(self, folder: str) -> Sequence[str]:
+        """Sorted names of the folders directly in a folder."""
+        return [f"{folder}/{base}" for base in sorted(self._entries(folder)[1])]
+
+    def temporaries(self, folder: str) -> Sequence[str]:
+        """Sorted names of the temporaries that live or killed attempts have in a folder."""
+        return [
+            f"{folder}/{base}" if folder else base for base in sorted(self._entries(folder)[0]) if is_temporary(base)
+        ]
+
+    def checksum(self, name: str) -> str:
+        """The xxh3-64 of a file in 16 hex digits, read in pieces. Raises `FileNotFoundError`."""
+        state = xxhash.xxh3_64()
+        with self.open_read(name) as handle:
+            while piece := handle.read(COPY_BYTES):
+                state.update(piece)
+        return state.hexdigest()
+
+    def ensure_writable(self) -> None:
+        """Find out before the work starts that its result cannot be stored.
+
+        Raises:
+            DatasetError: nothing can be written here.
+        """
+        probe = temporary_name("write-probe")
+        try:
+            with self.open_write(probe) as handle:
+                handle.write(b"\0")
+            self.remove(probe)
+        except OSError as problem:
+            raise DatasetError(
+                f"cannot write to {self.url} ({problem.strerror or problem}); choose another `output` or mend its permissions"
+            ) from problem
+
+
+def open_storage(url: str | Path) -> Storage:
+    """Open a folder by path, or any address that fsspec knows (`s3://…`, `gs://…`, `memory://…`). Touches nothing yet."""
+    text = os.fspath(url)
+    if "://" not in text:
+        return LocalStorage(text)
+    if text.startswith("file://"):
+        return LocalStorage(text.removeprefix("file://"))
+    return RemoteStorage(text)
+
+
+def temporary_name(name: str) -> str:
+    """A name beside `name` that no other attempt will ever choose; `list` does not show it."""
+    folder, _, base = name.rpartition("/")
+    hidden = f".{base}.{uuid.uuid4().hex[:16]}.tmp"
+    return f"{folder}/{hidden}" if folder else hidden
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name was made by `temporary_name`."""
+    base = name.rpartition("/")[2]
+    return base.startswith(".") and base.endswith(".tmp")
+
+
+class LocalStorage(Storage):
+    """A folder of this machine or of a shared file system."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(os.path.abspath(os.path.expanduser(root)))
+
+    @property
+    def is_local(self) -> bool:
+        return True
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.url, name)
+
+    def open_read(self, name: str) -> BinaryIO:
+        return open(self.path(name), "rb")
+
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        with open(self.path(name), "rb", buffering=0) as handle:
+            return os.pread(handle.fileno(), size, offset)
+
+    def exists(self, name: str) -> bool:
+        return os.path.isfile(self.path(name))
+
+    def size(self, name: str) -> int:
+        return os.path.getsize(self.path(name))
+
+    def _entries(self, folder: str) -> tuple[list[str], list[str]]:
+        files: list[str] = []
+        folders: list[str] = []
+        try:
+            with os.scandir(self.path(folder)) as entries:
+                for entry in entries:
+                    (folders if entry.is_dir() else files).append(entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return [], []
+        return files, folders
+
+    def create(self, name: str, data: bytes) -> bool:
+        temporary = self._write_temporary(name, data)
+        if self.publish(temporary, name):
+            return True
+        self.remove(temporary)
+        return False
+
+    def replace(self, name: str, data: bytes) -> None:
+        self.publish(self._write_temporary(name, data), name, existing="replace")
+
+    def _write_temporary(self, name: str, data: bytes) -> str:
+        temporary = temporary_name(name)
+        with self.open_write(temporary) as handle:
+            handle.write(data)
+        return temporary
+
+    def open_write(self, temporary: str) -> BinaryIO:
+        path = self.path(temporary)
+        try:
+            return open(path, "wb", buffering=1 << 20)
+        except FileNotFoundError:
+            self._make_folder(os.path.dirname(path))
+            return open(path, "wb", buffering=1 << 20)
+
+    def publish(self, temporary: str, name: str, *, existing: Literal["keep", "replace"] = "keep") -> bool:
+        source, target = self.path(temporary), self.path(name)
+        _sync(source)  # the bytes must be on disk before their name is
+        if existing == "replace":
+            os.replace(source, target)
+        else:
+            try:
+                os.link(source, target)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                raise
+            except OSError:
+                # Some shared file systems have no hard links. Looking first and renaming then leaves a gap in which two
+                # attempts may both win; the bytes of a unit do not depend on the attempt, so the second one changes nothing.
+                if os.path.exists(target):
+                    return False
+                os.replace(source, target)
+            else:
+                os.unlink(source)
+        _sync(os.path.dirname(target))
+        return True
+
+    def remove(self, name: str) -> None:
+        try:
+            os.unlink(self.path(name))
+        except FileNotFoundError:
+            return
+
+    def _make_folder(self, folder: str) -> None:
+        if os.path.isdir(folder):
+            return
+        parent = os.path.dirname(folder)
+        self._make_folder(parent)
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            return  # another worker was quicker
+        _sync(parent)
+
+
+class RemoteStorage(Storage):
+    """Any address that fsspec can open. Object stores show an object only when it is complete, so uploads are atomic by nature."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url.rstrip("/"))
+        protocol = url.partition("://")[0]
+        try:
+            import fsspec
+
+            fsspec.get_filesystem_class(protocol)
+        except ImportError as problem:
+            raise MissingLibraryError(
+                f"{url} needs a library that is not installed ({problem}); for s3 install the extra: ostraka[s3]"
+            ) from problem
+        except ValueError as problem:
+            raise DatasetError(
+                f"{url}: fsspec knows no protocol {protocol!r}; give a folder or an address such as s3://…"
+            ) from problem
+
+    @property
+    def is_local(self) -> bool:
+        return False
+
+    @property
+    def _system(self) -> Any:
+        import fsspec
+
+        # fsspec keeps one instance per address and process, so asking again is cheap and survives a fork.
+        return fsspec.core.url_to_fs(self.url)[0]
+
+    def path(self, name: str) -> str:
+        return f"{self.url}/{name}" if name else self.url
+
+    def open_read(self, name: str) -> BinaryIO:
+        return cast(BinaryIO, self._system.open(self.path(name), "rb"))
+
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        return bytes(self._system.cat_file(self.path(name), start=offset, end=offset + size))
+
+    def exists(self, name: str) -> bool:
+        return bool(self._system.isfile(self.path(name)))
+
+    def size(self, name: str) -> int:
+        return int(self._system.size(self.path(name)))
+
+    def _entries(self, folder: str) -> tuple[list[str], list[str]]:
+        self._system.invalidate_cache()  # other workers write here too
+        try:
+            entries = self._system.ls(self.path(folder), detail=True)
+        except FileNotFoundError:
+            return [], []
+        files: list[str] = []
+        folders: list[str] = []
+        for entry in entries:
+            base = entry["name"].rstrip("/").rpartition("/")[2]
+            (folders if entry["type"] == "directory" else files).append(base)
+        return files, folders
+
+    def create(self, name: str, data: bytes) -> bool:
+        self._make_folder(name)
+        try:
+            self._system.pipe_file(self.path(name), data, mode="create")
+        except FileExistsError:
+            return False
+        except (NotImplementedError, TypeError, ValueError):
+            # This file system has no conditional write; see `LocalStorage.publish` on why looking first is enough.
+            if self.exists(name):
+                return False
+            self._system.pipe_file(self.path(name), data)
+        return True
+
+    def replace(self, name: str, data: bytes) -> None:
+        self._make_folder(name)
+        self._system.pipe_file(self.path(name), data)
+
+    def open_write(self, temporary: str) -> BinaryIO:
+        self._make_folder(temporary)
+        return cast(BinaryIO, io.BufferedWriter(self._system.open(self.path(temporary), "wb"), COPY_BYTES))
+
+    def publish(self, temporary: str, name: str, *, existing: Literal["keep", "replace"] = "keep") -> bool:
+        if not self.exists(temporary):
+            raise FileNotFoundError(self.path(temporary))
+        if existing == "keep" and self.exists(name):
+            return False
+        self._system.mv(self.path(temporary), self.path(name))
+        return True
+
+    def remove(self, name: str) -> None:
+        try:
+            self._system.rm_file(self.path(name))
+        except FileNotFoundError:
+            return
+
+    def _make_folder(self, name: str) -> None:
+        # Nothing happens on object stores, which have no folders; sftp or hdfs need them.
+        self._system.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
