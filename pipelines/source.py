@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Protocol
 
-from shards.config import digest
+import xxhash
+from pydantic import PositiveInt
+
+from shards.config import Config, digest
 from shards.records import Record, Reject
 
 RawItem = Mapping[str, Any]  # JSON values only; always has "id"; what a worker needs to build the record, but no pixels
+
+LOCATIONS = ("annotations", "media")  # the keys of a source's config that are files or folders
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_LONGEST_KEY_STEM = 80  # keeps member names inside the 100 bytes of a plain tar header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +36,57 @@ class Unit:
         return digest({"config": config_digest, "index": self.index, "items": [dict(item) for item in self.items]})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a source must know about the dataset that is being made from it."""
+
+    dataset: str
+    split: str
+    records_per_shard: int
+    max_pixels: int
+
+    def key(self, stem: str) -> str:
+        """Name a record for ever: `<dataset>-<split>-<stem>`, with a stem that two raw ids never share.
+
+        A stem with other characters than a key allows is spelt with `_` and told apart by a hash of the original.
+        """
+        if not _KEY.fullmatch(stem) or len(stem) > _LONGEST_KEY_STEM:
+            spelt = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePath(stem).stem)[:40].strip("_")
+            stem = f"{spelt}-{xxhash.xxh3_64_hexdigest(stem.encode())}".lstrip("-")
+        return f"{self.dataset}-{self.split}-{stem}"
+
+    def slice(self, items: Sequence[RawItem]) -> tuple[Unit, ...]:
+        """Cut the raw items, in their order, into units of `records_per_shard`."""
+        size = self.records_per_shard
+        return tuple(
+            Unit(index=index, items=tuple(items[start : start + size]))
+            for index, start in enumerate(range(0, len(items), size))
+        )
+
+
+class SourceConfig(Config):
+    """What every source is told: where its annotations lie, and which part of them to take; most add `media`."""
+
+    annotations: str
+    """The annotation file, as the dataset's authors publish it."""
+    split: str | None = None
+    """Name of the split; some formats also select by it."""
+    limit: PositiveInt | None = None
+    """Take only the first so many raw items."""
+
+    def identity(self) -> dict[str, Any]:
+        """The config without where its files happen to be mounted: a dataset must not change when a disk moves.
+
+        The last component of each path stays, so that pointing at another folder of pictures is another dataset.
+        """
+        plain = self.model_dump(mode="json")
+        return plain | {name: PurePath(plain[name]).name for name in LOCATIONS if plain.get(name)}
+
+    def split_name(self) -> str:
+        """The split as it stands in keys and file names."""
+        return re.sub(r"[^A-Za-z0-9_]+", "_", self.split).strip("_") if self.split else "all"
+
+
 class Source(Protocol):
     """A raw format. Built from its own `Config` (one module in `pipelines/sources/`, whose file name is its kind)."""
 
@@ -35,5 +95,17 @@ class Source(Protocol):
         ...
 
     def read(self, unit: Unit) -> Iterator[Record | Reject]:
-        """Read the raw media of a unit. Every item yields exactly one `Record` or one item-level `Reject`."""
+        """Read the raw media of a unit.
+
+        Every item yields exactly one `Record` or one item-level `Reject`; every raw annotation ends in a record or in
+        an annotation-level `Reject`.
+        """
+        ...
+
+    def annotation_count(self, item: RawItem) -> int:
+        """How many raw annotations an item holds: the annotation side of the ledger."""
+        ...
+
+    def media_bytes(self, item: RawItem) -> int | None:
+        """Size of an item's media, None where that is not known without reading them; for the estimate of a dry run."""
         ...

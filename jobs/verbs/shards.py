@@ -1,0 +1,95 @@
+"""Raw data to a dataset of shards, on one process or a Ray cluster; resumes by itself."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from functools import partial
+
+from jobs.executors import ExecutorConfig, executor_for
+from jobs.progress import progress
+from pipelines.convert import ConvertConfig, check_budget, committed, convert_unit, estimate, finish, plan_units
+from pipelines.source import Unit
+from shards.manifest import Card
+
+logger = logging.getLogger(__name__)
+
+HELP = "raw data to shards: one record per picture with all its captions, rejects by name, exactly once"
+
+
+class Config(ConvertConfig, ExecutorConfig):
+    """What to convert, and where the work runs."""
+
+    def conversion(self) -> ConvertConfig:
+        """The part that says what the dataset is, with paths that hold in any process."""
+        fields = {name: getattr(self, name) for name in ConvertConfig.model_fields}
+        return ConvertConfig(**fields).absolute()
+
+
+def run(config: Config, *, dry_run: bool) -> int:
+    """Plan, convert what is not committed yet, merge; print one line with the result."""
+    conversion = config.conversion()
+    units = plan_units(conversion)
+    if dry_run:
+        print(_plan_line(conversion, units))
+        return 0
+    card = _convert(config, conversion, units)
+    print(_result_line(conversion, card))
+    return 0
+
+
+def _convert(config: Config, conversion: ConvertConfig, units: tuple[Unit, ...]) -> Card:
+    """Run the units that are left; stop as soon as more items are rejected than the config allows."""
+    started = time.monotonic()
+    total = sum(len(unit.items) for unit in units)
+    done = committed(conversion, units)
+    reports = list(done.values())
+    check_budget(conversion, reports, total=total)
+    digest = conversion.digest()
+    left = [unit for unit in units if unit.id(digest) not in done]
+    work = executor_for(config).run(partial(partial, convert_unit, conversion), left)
+    with progress("shards", total=len(units), unit="shards", done=len(done)) as bar:
+        for outcome in work:
+            report = outcome.result
+            reports.append(report)
+            bar.advance(records=report.records, rejected=report.raw_items - report.records)
+            check_budget(conversion, reports, total=total)
+    card = finish(conversion, units)
+    records = sum(report.records for report in reports[len(done) :])
+    seconds = time.monotonic() - started
+    logger.info("%d of %d units were left; %.0f records/s", len(left), len(units), records / max(seconds, 1e-9))
+    return card
+
+
+def _plan_line(conversion: ConvertConfig, units: tuple[Unit, ...]) -> str:
+    """What a run would do: units, items, and a guess at the bytes."""
+    target = conversion.target()
+    items = sum(len(unit.items) for unit in units)
+    size = estimate(conversion, units)
+    guess = "size unknown" if size is None else f"about {_size_text(size)}"
+    left = len(units) - len(committed(conversion, units))
+    return (
+        f"{target.dataset}-{target.split}: {_count(items, 'raw item')} in {_count(len(units), 'unit')} "
+        f"({left} left), {guess} -> {conversion.output}"
+    )
+
+
+def _result_line(conversion: ConvertConfig, card: Card) -> str:
+    rejects = ", ".join(f"{reason} {count:,}" for reason, count in Counter(card.rejects).most_common())
+    return (
+        f"{card.name}-{card.split}: {_count(card.records, 'record')}, {_count(card.annotations, 'annotation')}, "
+        f"{_count(card.shards, 'shard')}, {_size_text(card.bytes)}; rejects: {rejects or 'none'} -> {conversion.output}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _size_text(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

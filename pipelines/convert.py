@@ -1,0 +1,213 @@
+"""Raw input to dataset, exactly once: plan the units, convert each on its own, merge what is committed.
+
+Nothing here knows where it runs: `convert_unit` is the whole work of one unit, and an executor may call it anywhere, any
+number of times, in any order.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, PositiveInt, field_validator
+
+from pipelines.source import LOCATIONS, Source, Target, Unit
+from pipelines.sources import load_source, load_source_config
+from pipelines.transform import transformed
+from pipelines.transforms import load_transforms, resolved_transforms
+from shards.config import Config, digest
+from shards.errors import BudgetError, DatasetError, InputError
+from shards.manifest import Card, merge
+from shards.records import Record, Reject
+from shards.storage import open_storage
+from shards.writer import ShardWriter, UnitReport, committed_units
+
+_SHOWN_REASONS = 5
+_SIZES_LOOKED_AT = 200
+_RECORD_OVERHEAD = 4096  # bytes of tar headers, padding, JSON and text beside the media
+
+
+class ConvertConfig(Config):
+    """What a dataset is made of and how. Two datasets of one config are equal byte by byte, wherever they were made."""
+
+    source: dict[str, Any] = Field(description="kind and keys of the raw format, e.g. source.kind=coco_captions")
+    output: str = Field(description="the folder or URL of the dataset")
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9_]+$", description="the dataset's name; default: the kind")
+    records_per_shard: PositiveInt = 1000
+    transforms: tuple[dict[str, Any], ...] = ()
+    max_pixels: PositiveInt = Field(178_956_970, description="larger pictures are decompression bombs")
+    reject_share: float = Field(0.01, ge=0, le=1, description="stop when more than this share of the items is rejected")
+    reject_count: int = Field(100, ge=0, description="and more than this many items are")
+
+    @field_validator("transforms", mode="before")
+    @classmethod
+    def _kinds_alone(cls, value: Any) -> Any:
+        """Let `transforms=[clean_text]` stand for `[{kind: clean_text}]`."""
+        if isinstance(value, list | tuple):
+            return tuple({"kind": spec} if isinstance(spec, str) else spec for spec in value)
+        return value
+
+    def absolute(self) -> ConvertConfig:
+        """The same config with local paths that hold in any process, whatever folder it runs in."""
+        source = {
+            name: os.path.abspath(value)
+            if name in LOCATIONS and isinstance(value, str) and "://" not in value
+            else value
+            for name, value in self.source.items()
+        }
+        output = self.output if "://" in self.output else os.path.abspath(self.output)
+        return self.model_copy(update={"source": source, "output": output})
+
+    def target(self) -> Target:
+        """Name, split and limits, as the source needs them."""
+        return Target(
+            dataset=self.name or re.sub(r"[^A-Za-z0-9_]", "_", str(self.source.get("kind"))),
+            split=load_source_config(self.source).split_name(),
+            records_per_shard=self.records_per_shard,
+            max_pixels=self.max_pixels,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides over the dataset's bytes; not where input and output lie, nor how many rejects are too many."""
+        target = self.target()
+        return {
+            "schema": 1,
+            "source": {"kind": self.source["kind"], **load_source_config(self.source).identity()},
+            "name": target.dataset,
+            "split": target.split,
+            "records_per_shard": self.records_per_shard,
+            "transforms": resolved_transforms(self.transforms),
+            "max_pixels": self.max_pixels,
+        }
+
+    def digest(self) -> str:
+        """The name of this config on every unit and on the dataset's card."""
+        return digest(self.identity())
+
+
+def plan_units(config: ConvertConfig) -> tuple[Unit, ...]:
+    """Slice the raw input into units; no picture is read and nothing is written.
+
+    Raises:
+        ConfigError: a kind or key of the source or of a transform is wrong.
+        InputError: the raw files are wrong as a whole, or hold nothing.
+    """
+    load_transforms(config.transforms)  # a typo there must show before the first unit, not inside it
+    units = tuple(_source(config).units())
+    if not units:
+        raise InputError(f"source.annotations: {config.source.get('annotations')} holds no item; is it the right file?")
+    return units
+
+
+def convert_unit(config: ConvertConfig, unit: Unit) -> UnitReport:
+    """Turn one unit into one committed shard, or find that somebody already has.
+
+    Raises:
+        DatasetError: the ledger does not close, or another attempt committed different bytes.
+    """
+    config_digest = config.digest()
+    unit_id = unit.id(config_digest)
+    storage = open_storage(config.output)
+    target = config.target()
+    source = _source(config)
+    transforms = load_transforms(config.transforms)
+    with ShardWriter(
+        storage,
+        dataset=target.dataset,
+        split=target.split,
+        unit=unit_id,
+        unit_index=unit.index,
+        config_digest=config_digest,
+    ) as writer:
+        for read in source.read(unit):
+            for result in transformed(read, transforms) if isinstance(read, Record) else (read,):
+                writer.reject(result) if isinstance(result, Reject) else writer.add(result)
+        return writer.commit(
+            raw_items=len(unit.items), raw_annotations=sum(source.annotation_count(item) for item in unit.items)
+        )
+
+
+def committed(config: ConvertConfig, units: Sequence[Unit]) -> Mapping[str, UnitReport]:
+    """The reports of those units that need no more work, by unit id.
+
+    Raises:
+        DatasetError: another config wrote to the output, or the raw files changed since some units were committed.
+    """
+    config_digest = config.digest()
+    found = committed_units(open_storage(config.output), config_digest)
+    surplus = set(found) - {unit.id(config_digest) for unit in units}
+    if surplus:
+        raise DatasetError(
+            f"{config.output}: {len(surplus)} of its {len(found)} committed units are not in the raw files any more; "
+            "these changed since the run began, so choose another `output`"
+        )
+    return found
+
+
+def estimate(config: ConvertConfig, units: Sequence[Unit]) -> int | None:
+    """Guess the bytes of the dataset from the sizes of some media files; None where they are not known unread."""
+    source = _source(config)
+    items = [item for unit in units for item in unit.items]
+    some = items[:: max(1, len(items) // _SIZES_LOOKED_AT)]
+    sizes = [size for item in some if (size := source.media_bytes(item)) is not None]
+    return (sum(sizes) // len(sizes) + _RECORD_OVERHEAD) * len(items) if sizes else None
+
+
+def finish(config: ConvertConfig, units: Sequence[Unit]) -> Card:
+    """Merge the committed units into manifest, rejects and card; a second call changes nothing.
+
+    Raises:
+        BudgetError: too many raw items were rejected.
+        DatasetError: a unit is not committed, the ledger does not close, or a key occurs twice.
+    """
+    check_budget(config, committed(config, units).values(), total=sum(len(unit.items) for unit in units))
+    target = config.target()
+    config_digest = config.digest()
+    return merge(
+        open_storage(config.output),
+        name=target.dataset,
+        split=target.split,
+        config=config.identity(),
+        config_digest=config_digest,
+        expected_units=[unit.id(config_digest) for unit in units],
+    )
+
+
+def check_budget(config: ConvertConfig, reports: Iterable[UnitReport], *, total: int) -> None:
+    """Stop a run whose input is worse than the config allows.
+
+    Items that a transform filtered out are wanted losses and do not count.
+
+    Args:
+        total: raw items of the whole run, so that a bad first unit does not stop a good dataset.
+
+    Raises:
+        BudgetError: more than `reject_share` and more than `reject_count` items were rejected; or nothing is left at all.
+    """
+    reports = tuple(reports)
+    items = [reject for report in reports for reject in report.rejects if reject.level == "item"]
+    bad = Counter(reject.reason for reject in items if reject.reason != "filtered")
+    count = sum(bad.values())
+    if count > config.reject_count and count > config.reject_share * total:
+        example = next(reject for reject in items if reject.reason == bad.most_common(1)[0][0])
+        raise BudgetError(
+            f"{config.output}: {count:,} of {total:,} raw items were rejected ({_top(bad)}; e.g. {example.id}: "
+            f"{example.detail}); repair the input, or allow more with reject_share and reject_count"
+        )
+    if len(items) == total:
+        every = Counter(reject.reason for reject in items)
+        raise BudgetError(
+            f"{config.output}: none of {total:,} raw items became a record ({_top(every)}); repair the input"
+        )
+
+
+def _top(reasons: Counter[Any]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(_SHOWN_REASONS))
+
+
+def _source(config: ConvertConfig) -> Source:
+    source, _ = load_source(config.source, target=config.target())
+    return source

@@ -1,0 +1,124 @@
+"""Annotation files as they come: text that may hold broken bytes, JSON, and rows of CSV or TSV.
+
+Bytes that are no UTF-8 survive reading as lone surrogates, so that one broken caption becomes one reject and not the end
+of the run; `is_broken` finds them and `printable` makes them safe to store.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.errors import InputError
+
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def is_broken(text: str) -> bool:
+    """Whether a text holds bytes that were no UTF-8, or an unpaired surrogate from a JSON escape."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def printable(text: str) -> str:
+    """The text with broken bytes spelt as escapes, so that it can be stored and shown."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_file(path: str, *, key: str) -> None:
+    """Make sure that an annotation file can be read as text, before anything is started.
+
+    Args:
+        path: the file as the user named it.
+        key: the config key that named it, for the message.
+
+    Raises:
+        InputError: there is no such file, it is empty, or it is UTF-16.
+    """
+    file = Path(path)
+    if not file.is_file():
+        what = "is a folder, not a file" if file.is_dir() else "does not exist"
+        raise InputError(f"{key}: {file.absolute()} {what}; point {key} at the dataset's annotation file")
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(4096)
+    except OSError as error:
+        raise InputError(
+            f"{key}: {file.absolute()} cannot be read ({error.strerror}); check its permissions"
+        ) from error
+    if not head.strip():
+        raise InputError(f"{key}: {file.absolute()} is empty; download or unpack it again")
+    if head.startswith(_UTF16_MARKS):
+        raise InputError(f"{key}: {file.absolute()} is UTF-16 text; save it as UTF-8")
+
+
+def read_json(path: str, *, key: str) -> Any:
+    """Read a JSON file whole. Raises `InputError` with line and column where it is malformed."""
+    check_file(path, key=key)
+    text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{key}: {path} is no valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); "
+            "the file may be truncated, download or unpack it again"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of a delimited file. `number` counts rows from 1, `offset` and `size` find its bytes again."""
+
+    number: int
+    offset: int
+    size: int
+    cells: tuple[str, ...]
+
+
+def read_rows(path: str, *, key: str, delimiter: str) -> Iterator[Row]:
+    """Read a CSV or TSV file row by row; blank lines are no rows.
+
+    A TSV is taken literally (web captions are full of stray quotes), a CSV by the usual quoting rules.
+    """
+    check_file(path, key=key)
+    csv.field_size_limit(2**31 - 1)  # a cell may hold a picture in base64
+    with Path(path).open("rb") as file:
+        consumed = file.seek(3 if file.read(3) == b"\xef\xbb\xbf" else 0)
+
+        def lines() -> Iterator[str]:
+            nonlocal consumed
+            for line in file:
+                consumed += len(line)
+                yield line.decode("utf-8", "surrogateescape")
+
+        literal = delimiter == "\t"
+        reader = csv.reader(lines(), delimiter=delimiter, quoting=csv.QUOTE_NONE if literal else csv.QUOTE_MINIMAL)
+        number, start = 0, consumed
+        while True:
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                raise InputError(
+                    f"{key}: {path}, line {reader.line_num}: {error}; is it really delimited text?"
+                ) from error
+            if cells is None:
+                return
+            if any(cell.strip() for cell in cells):
+                number += 1
+                yield Row(number=number, offset=start, size=consumed - start, cells=tuple(cells))
+            start = consumed
+
+
+def delimiter_of(path: str) -> str:
+    """Tab or comma: by the file's ending, else by whichever its first line holds more of."""
+    ending = Path(path).suffix.lower()
+    if ending in {".tsv", ".token"}:
+        return "\t"
+    if ending == ".csv":
+        return ","
+    with Path(path).open("rb") as file:
+        first = file.readline(1 << 16)
+    return "\t" if first.count(b"\t") >= max(1, first.count(b",")) or b"\t" in first else ","

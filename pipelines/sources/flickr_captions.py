@@ -1,0 +1,98 @@
+"""Flickr8k and Flickr30k captions: the releases' token file (`name.jpg#0<TAB>caption`) or the CSV of later re-releases."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipelines.pictures import CaptionedPicture, MediaFolder, pictures_in
+from pipelines.raw_text import Row, check_file, is_broken, printable, read_rows
+from pipelines.source import Source, SourceConfig, Target
+from shards.errors import InputError
+
+_NAME_COLUMNS = ("image", "image_name", "filename", "file_name")
+_TEXT_COLUMNS = ("caption", "comment", "raw", "text")
+_NUMBER_COLUMNS = ("comment_number", "caption_number")
+
+
+class Config(SourceConfig):
+    """`annotations` is Flickr8k.token.txt, results_20130124.token, captions.txt or results.csv; `split` names the split."""
+
+    media: str
+    """The folder that holds the pictures."""
+
+
+def build(config: Config, target: Target) -> Source:
+    return pictures_in(
+        MediaFolder(config.media),
+        lambda: sorted(_pictures(config.annotations), key=lambda picture: picture.id)[: config.limit],
+        annotations=config.annotations,
+        target=target,
+    )
+
+
+def _pictures(path: str) -> list[CaptionedPicture]:
+    """Group the lines by picture; a line without a picture's name is an item, and a reject, of its own."""
+    pictures: dict[str, CaptionedPicture] = {}
+    seen: set[str] = set()
+    for name, caption_id, text, where in _lines(path):
+        if not name or is_broken(name):
+            problem = (
+                ("broken_utf8", f"{where}: {printable(name)}")
+                if name
+                else ("missing_field", f"{where} names no picture")
+            )
+            pictures[where] = CaptionedPicture(id=where, stem=where, problem=problem)  # type: ignore[arg-type]
+            pictures[where].add_caption(text, id=None, where=where)
+            continue
+        picture = pictures.setdefault(name, CaptionedPicture(id=name, stem=name.removesuffix(".jpg"), file=name))
+        if caption_id is not None and caption_id in seen:
+            picture.refused.append(
+                (printable(caption_id), "duplicate_id", f"{where} repeats an earlier caption number")
+            )
+            continue
+        if caption_id is not None:
+            seen.add(caption_id)
+        picture.add_caption(text, id=caption_id, where=where)
+    return list(pictures.values())
+
+
+def _lines(path: str) -> Iterator[tuple[str, str | None, str | None, str]]:
+    """Yield (picture name, caption id, caption, place in the file) in whichever of the layouts the file has."""
+    check_file(path, key="source.annotations")
+    with Path(path).open("rb") as file:
+        first = file.readline(1 << 16).decode("utf-8-sig", "surrogateescape").rstrip("\r\n")
+    if "\t" in first:
+        yield from _token_lines(read_rows(path, key="source.annotations", delimiter="\t"))
+        return
+    # Flickr30k's results.csv has `|` between its columns, Flickr8k's captions.txt a comma.
+    delimiter = "|" if first.count("|") >= 1 else ","
+    header = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+    name, text = _column(header, _NAME_COLUMNS), _column(header, _TEXT_COLUMNS)
+    if name is None or text is None:
+        raise InputError(
+            f"source.annotations: {path} is neither a token file (name.jpg#0<TAB>caption) nor a CSV with the columns "
+            f"image and caption (its first line is {first[:80]!r}); for other tables use source.kind=table"
+        )
+    number = _column(header, _NUMBER_COLUMNS)
+    for row in read_rows(path, key="source.annotations", delimiter=delimiter):
+        if row.number == 1:
+            continue
+        # A caption with an unquoted delimiter falls into several cells; it is the last column, so they belong together.
+        cells = [*row.cells[: len(header) - 1], delimiter.join(row.cells[len(header) - 1 :])]
+        values = dict(enumerate(cell.strip() for cell in cells if cell is not None))
+        picture = values.get(name, "")
+        id = f"{picture}#{values[number]}" if number is not None and values.get(number) else None
+        yield picture, id, values.get(text) if len(row.cells) > text else None, f"row {row.number}"
+
+
+def _token_lines(rows: Iterator[Row]) -> Iterator[tuple[str, str | None, str | None, str]]:
+    for row in rows:
+        id = row.cells[0].strip()
+        text = "\t".join(row.cells[1:]) if len(row.cells) > 1 else None
+        yield id.rpartition("#")[0] or id, id if "#" in id else None, text, f"row {row.number}"
+
+
+def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((header.index(name) for name in names if name in header), None)

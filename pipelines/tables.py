@@ -1,0 +1,236 @@
+"""Tables in the formats people have them: CSV, TSV, JSON Lines, JSON, Parquet; all give rows of named values.
+
+A picture may lie inside a table. Planning must not carry it along, so a row also has an `address` by which a worker reads one
+cell again without reading the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import xxhash
+
+from pipelines.raw_text import check_file, delimiter_of, read_rows
+from shards.errors import InputError
+
+KEY = "source.annotations"
+_BATCH_ROWS = 64  # of a Parquet file at a time: pictures are large
+Address = Mapping[str, Any]  # JSON values; opaque to everyone but the table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRow:
+    """One row: its number in the table from 1, its values by column, and where to find its cells again."""
+
+    number: int
+    values: Mapping[str, Any]
+    address: Address
+
+
+class Table(Protocol):
+    """A table file whose rows can be read in order, and whose cells can be read again."""
+
+    def columns(self) -> Sequence[str]: ...
+
+    def holds_bytes(self, column: str) -> bool:
+        """Whether the file's own types say that a column holds bytes rather than text."""
+        ...
+
+    def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
+        """Read the named columns of all rows."""
+        ...
+
+    def cell(self, address: Address, column: str) -> Any:
+        """Read one cell again."""
+        ...
+
+
+def open_tables(pattern: str) -> dict[str, Table]:
+    """Open a table, or all that a pattern such as `data/train-*.parquet` matches, by file name in sorted order.
+
+    Raises:
+        InputError: nothing matches, or a file is no table.
+    """
+    if Path(pattern).is_dir():
+        raise InputError(
+            f"{KEY}: {Path(pattern).absolute()} is a folder; name its files, e.g. {KEY}='{pattern}/*.parquet'"
+        )
+    paths = (
+        sorted(glob.glob(pattern, recursive=True))
+        if glob.has_magic(pattern) and not Path(pattern).exists()
+        else [pattern]
+    )
+    if not paths:
+        raise InputError(f"{KEY}: no file matches {pattern}; check the pattern")
+    return {path: _open(path) for path in paths}
+
+
+def _open(path: str) -> Table:
+    check_file(path, key=KEY)
+    ending = Path(path).suffix.lower()
+    if ending in {".parquet", ".pq"}:
+        return ParquetTable(path)
+    if ending in {".jsonl", ".ndjson"}:
+        return JsonLinesTable(path)
+    if ending in {".csv", ".tsv", ".txt"}:
+        return DelimitedTable(path)
+    raise InputError(f"{KEY}: {path} is no table that is known here by its ending; use .csv, .tsv, .jsonl or .parquet")
+
+
+@dataclass(slots=True)
+class DelimitedTable:
+    """CSV or TSV with a header line."""
+
+    path: str
+    _header: tuple[str, ...] = field(init=False)
+    _delimiter: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._delimiter = delimiter_of(self.path)
+        first = next(read_rows(self.path, key=KEY, delimiter=self._delimiter), None)
+        self._header = tuple(cell.strip() for cell in first.cells) if first else ()
+
+    def columns(self) -> Sequence[str]:
+        return self._header
+
+    def holds_bytes(self, column: str) -> bool:
+        return False
+
+    def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
+        places = {column: self._header.index(column) for column in columns}
+        for row in read_rows(self.path, key=KEY, delimiter=self._delimiter):
+            if row.number > 1:
+                values = {name: row.cells[at] if at < len(row.cells) else None for name, at in places.items()}
+                yield TableRow(number=row.number - 1, values=values, address={"offset": row.offset, "size": row.size})
+
+    def cell(self, address: Address, column: str) -> Any:
+        text = _slice(self.path, address).decode("utf-8", "surrogateescape")
+        literal = self._delimiter == "\t"
+        reader = csv.reader(
+            text.splitlines(keepends=True),
+            delimiter=self._delimiter,
+            quoting=csv.QUOTE_NONE if literal else csv.QUOTE_MINIMAL,
+        )
+        return next(row for row in reader if row)[self._header.index(column)]
+
+
+@dataclass(slots=True)
+class JsonLinesTable:
+    """One JSON object per line; the columns are the keys of the first."""
+
+    path: str
+
+    def columns(self) -> Sequence[str]:
+        first = next(self._objects(), None)
+        return tuple(first[1]) if first else ()
+
+    def holds_bytes(self, column: str) -> bool:
+        return False
+
+    def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
+        for number, (address, values) in enumerate(self._objects(), start=1):
+            yield TableRow(number=number, values={column: values.get(column) for column in columns}, address=address)
+
+    def cell(self, address: Address, column: str) -> Any:
+        return json.loads(_slice(self.path, address).decode("utf-8-sig", "surrogateescape")).get(column)
+
+    def _objects(self) -> Iterator[tuple[Address, Mapping[str, Any]]]:
+        offset = 0
+        with Path(self.path).open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                address = {"offset": offset, "size": len(line)}
+                offset += len(line)
+                if not line.strip():
+                    continue
+                try:
+                    values = json.loads(line.decode("utf-8-sig", "surrogateescape"))
+                except json.JSONDecodeError as error:
+                    raise InputError(f"{KEY}: {self.path}, line {number}: no valid JSON ({error.msg})") from error
+                if not isinstance(values, dict):
+                    raise InputError(f"{KEY}: {self.path}, line {number}: not a JSON object; each line must be one")
+                yield address, values
+
+
+@dataclass(slots=True)
+class ParquetTable:
+    """A Parquet file. Cells are read again in batches, and going forward is cheap, as a unit's rows are in order."""
+
+    path: str
+    _batch: list[Any] = field(init=False, default_factory=list)
+    _batch_key: tuple[str, int] = field(init=False, default=("", -1))  # (column, first row) of `_batch`
+    _ahead: Iterator[tuple[int, list[Any]]] = field(init=False, default_factory=lambda: iter(()))
+
+    def __post_init__(self) -> None:
+        self._file()
+
+    def columns(self) -> Sequence[str]:
+        return tuple(self._file().schema_arrow.names)
+
+    def holds_bytes(self, column: str) -> bool:
+        import pyarrow as pa
+
+        kind = self._file().schema_arrow.field(column).type
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_struct(kind))
+
+    def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
+        number = 0
+        for batch in self._file().iter_batches(columns=list(columns)):
+            for values in batch.to_pylist():
+                yield TableRow(number=number + 1, values=values, address={"row": number, "file_bytes": self._size()})
+                number += 1
+
+    def cell(self, address: Address, column: str) -> Any:
+        row = address["row"]
+        name, first = self._batch_key
+        if name != column or row < first:
+            self._ahead = self._batches(column, row)
+            self._batch, self._batch_key = [], (column, row)
+        while row >= self._batch_key[1] + len(self._batch):
+            start, self._batch = next(self._ahead)
+            self._batch_key = (column, start)
+        return self._batch[row - self._batch_key[1]]
+
+    def _batches(self, column: str, row: int) -> Iterator[tuple[int, list[Any]]]:
+        """Read a column from the row group that holds `row` on; yields (first row, values)."""
+        file = self._file()
+        start, group = 0, 0
+        while start + file.metadata.row_group(group).num_rows <= row:
+            start += file.metadata.row_group(group).num_rows
+            group += 1
+        groups = list(range(group, file.metadata.num_row_groups))
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=[column]):
+            yield start, batch.column(0).to_pylist()
+            start += batch.num_rows
+
+    def _size(self) -> int:
+        return Path(self.path).stat().st_size
+
+    def _file(self) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.ParquetFile(self.path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(
+                f"{KEY}: {self.path} is no readable Parquet file ({str(error).splitlines()[0]})"
+            ) from error
+
+
+def fingerprint(value: Any) -> str | None:
+    """A short name of a cell's content, so that a changed picture is a changed unit; None for what was not read."""
+    if isinstance(value, str):
+        return xxhash.xxh3_64_hexdigest(value.encode("utf-8", "surrogateescape"))
+    return None
+
+
+def _slice(path: str, address: Address) -> bytes:
+    with Path(path).open("rb") as file:
+        file.seek(address["offset"])
+        return file.read(address["size"])
