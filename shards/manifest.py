@@ -128,12 +128,12 @@ def merge(
     reports = sorted((commits[unit] for unit in expected_units), key=lambda report: report.index)
     for report in reports:
         report.check_ledger()
-    entries = tuple(_entry(report) for report in reports if report.shard)
+    entries = entries_of(reports)
     _refuse_repeats(storage, entries)
-    card = _card(reports, entries, name=name, split=split, config=config, config_digest=config_digest)
+    card = build_card(reports, name=name, split=split, config=config, config_digest=config_digest)
     sweep(storage, {entry.name for entry in entries})
     storage.replace(MANIFEST_PATH, _encode_manifest(entries))
-    storage.replace(REJECTS_PATH, _encode_rejects(reports))
+    storage.replace(REJECTS_PATH, encode_rejects(reports))
     storage.replace(CARD_PATH, json.dumps(to_plain(card), indent=2, ensure_ascii=False).encode() + b"\n")
     return card
 
@@ -196,31 +196,30 @@ def manifest_digest(entries: Sequence[ShardEntry]) -> str:
     )
 
 
-def _entry(report: UnitReport) -> ShardEntry:
-    if not (report.shard and report.xxh3 and report.index_xxh3):
-        raise DatasetError(f"{commit_path(report.unit)} names no shard and checksums; remove it and run `shards` again")
-    return ShardEntry(
-        name=report.shard,
-        index=report.index,
-        records=report.records,
-        annotations=report.annotations,
-        bytes=report.bytes,
-        xxh3=report.xxh3,
-        index_xxh3=report.index_xxh3,
-        unit=report.unit,
-        config_digest=report.config_digest,
+def entries_of(reports: Iterable[UnitReport]) -> tuple[ShardEntry, ...]:
+    """The manifest that commit records add up to, in their order; units without records have no shard."""
+    return tuple(
+        ShardEntry(
+            name=report.shard,
+            index=report.index,
+            records=report.records,
+            annotations=report.annotations,
+            bytes=report.bytes,
+            xxh3=report.xxh3,
+            index_xxh3=report.index_xxh3,
+            unit=report.unit,
+            config_digest=report.config_digest,
+        )
+        for report in reports
+        if report.shard and report.xxh3 and report.index_xxh3
     )
 
 
-def _card(
-    reports: Sequence[UnitReport],
-    entries: Sequence[ShardEntry],
-    *,
-    name: str,
-    split: str,
-    config: Mapping[str, Any],
-    config_digest: str,
+def build_card(
+    reports: Sequence[UnitReport], *, name: str, split: str, config: Mapping[str, Any], config_digest: str
 ) -> Card:
+    """Sum up the commit records of a dataset; `reports` in the order of their units."""
+    entries = entries_of(reports)
     annotation_types = summed([report.annotation_types for report in reports])
     return Card(
         name=name,
@@ -290,6 +289,7 @@ def _encode_manifest(entries: Sequence[ShardEntry]) -> bytes:
     return encode_parquet(pa.Table.from_pylist([to_plain(entry) for entry in entries], schema=_MANIFEST))
 
 
-def _encode_rejects(reports: Sequence[UnitReport]) -> bytes:
+def encode_rejects(reports: Sequence[UnitReport]) -> bytes:
+    """The bytes of `rejects.parquet`: every raw item and annotation that is in no record, and why."""
     rows = [{"unit": report.unit, **to_plain(reject)} for report in reports for reject in report.rejects]
     return encode_parquet(pa.Table.from_pylist(rows, schema=_REJECTS))

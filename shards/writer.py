@@ -89,11 +89,14 @@ def decode_commit(data: bytes, *, where: str) -> UnitReport:
         fields = json.loads(data)
         if not isinstance(fields, dict) or fields.pop("schema", None) != SCHEMA:
             raise PlainError(f" is not of schema {SCHEMA}")
-        return from_plain(UnitReport, fields)
+        report = from_plain(UnitReport, fields)
+        if bool(report.records) != bool(report.shard and report.xxh3 and report.index_xxh3):
+            raise PlainError(" does not name a shard with checksums for its records")
     except ValueError as problem:
         raise DatasetError(
             f"{where} is no commit record ({str(problem).strip()}); remove it and run the same `shards` command again"
         ) from problem
+    return report
 
 
 def read_commit(storage: Storage, unit: str) -> UnitReport | None:

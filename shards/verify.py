@@ -1,0 +1,231 @@
+"""Checking a dataset from end to end: commit records against manifest, card, file checksums, indices and every single member.
+
+Commit records are the truth here: the rest of a dataset can be made again from them and the shards, and `repair` does that.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import xxhash
+
+from shards.codec import decode_record
+from shards.errors import DamagedRecordError, DatasetError
+from shards.index import ShardIndex, read_index, tar_path
+from shards.manifest import (
+    MANIFEST_PATH,
+    REJECTS_PATH,
+    Card,
+    ShardEntry,
+    build_card,
+    encode_rejects,
+    entries_of,
+    manifest_digest,
+    merge,
+    read_card,
+    read_manifest,
+)
+from shards.storage import Storage, open_storage
+from shards.writer import CARD_PATH, UnitReport, commit_path, read_commit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """One thing that is not as it was committed."""
+
+    shard: str  # name of the shard, or of the file of the dataset that is damaged
+    key: str | None = None  # of the record, where one can be named
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}: {f'record {self.key!r}: ' if self.key else ''}{self.what}"
+
+
+def verify(path: str | Path, *, on_shard: Callable[[ShardEntry], None] | None = None) -> list[Damage]:
+    """Check everything that a dataset says about itself; reads every byte of it.
+
+    Args:
+        path: folder or address of the dataset.
+        on_shard: called when a shard has been checked.
+
+    Returns:
+        What is damaged, shard by shard; empty for a sound dataset.
+
+    Raises:
+        DatasetError: there is no dataset at all.
+    """
+    storage = open_storage(path)
+    commits, damages = _read_commits(storage)
+    if not commits and not damages and not storage.exists(CARD_PATH):
+        raise DatasetError(f"{storage.url} is no dataset (it has neither commits nor a {CARD_PATH}); check the path")
+    damages += _check_summary(storage, commits)
+    for entry in entries_of(commits):
+        damages += check_shard(storage, entry)
+        if on_shard is not None:
+            on_shard(entry)
+    return damages
+
+
+def repair(path: str | Path) -> Card:
+    """Write manifest, rejects and card again from the commit records, and sweep what killed attempts have left.
+
+    Damaged shards are not touched; only the raw data can bring them back.
+
+    Raises:
+        DatasetError: the card is lost, or the commit records do not hold the dataset that the card names.
+    """
+    storage = open_storage(path)
+    card = read_card(storage)
+    commits, damages = _read_commits(storage)
+    if damages or manifest_digest(entries_of(commits)) != card.manifest_digest:
+        first = f" ({damages[0]})" if damages else ""
+        raise DatasetError(
+            f"{storage.url}: its commit records are not all there{first}, so nothing was changed; "
+            "run the same `shards` command again"
+        )
+    return merge(
+        storage,
+        name=card.name,
+        split=card.split,
+        config=card.config,
+        config_digest=card.config_digest,
+        expected_units=[report.unit for report in commits],
+    )
+
+
+def check_shard(storage: Storage, entry: ShardEntry) -> list[Damage]:
+    """Check one shard: file checksum, index, and each member against its own checksum, header and count."""
+    damages: list[Damage] = []
+    index: ShardIndex | None = None
+    try:
+        index = read_index(storage, entry.name, xxh3=entry.index_xxh3)
+    except DatasetError as problem:
+        damages.append(Damage(shard=entry.name, what=f"its index: {problem}"))
+    remedy = f"remove {commit_path(entry.unit)} and run the same `shards` command again"
+    try:
+        sound = storage.checksum(tar_path(entry.name)) == entry.xxh3
+        with storage.open_read(tar_path(entry.name)) as tar:
+            members = list(_check_members(tar, entry, index)) if index is not None else []
+            damages += members
+            if not sound:
+                place = "" if members else ", although no member is damaged" if index is not None else ""
+                damages.append(Damage(shard=entry.name, what=f"the file does not match its checksum{place}; {remedy}"))
+            elif index is not None:
+                damages += _check_layout(tar, entry, index)
+    except FileNotFoundError:
+        damages.append(Damage(shard=entry.name, what=f"{tar_path(entry.name)} is missing; {remedy}"))
+    return damages
+
+
+def _check_members(tar: BinaryIO, entry: ShardEntry, index: ShardIndex) -> Iterator[Damage]:
+    if len(index) != entry.records:
+        yield Damage(shard=entry.name, what=f"its index has {len(index)} rows, its commit record {entry.records}")
+    for row, key in enumerate(index.keys):
+        members: dict[str, bytes] = {}
+        for extension, offset, size, xxh3 in index.members(row):
+            tar.seek(offset)
+            data = tar.read(size)
+            if xxhash.xxh3_64_intdigest(data) != xxh3:
+                yield Damage(shard=entry.name, key=key, what=f"its {extension!r} member does not match its checksum")
+                break
+            members[extension] = data
+        else:
+            yield from _check_record(entry, index, row, members)
+
+
+def _check_record(entry: ShardEntry, index: ShardIndex, row: int, members: dict[str, bytes]) -> Iterator[Damage]:
+    key = index.keys[row]
+    try:
+        record = decode_record(key, members)
+    except DamagedRecordError as problem:
+        yield Damage(shard=entry.name, key=key, what=str(problem))
+        return
+    counted = int(index.annotations[row])
+    if len(record.annotations) != counted:
+        what = f"it has {len(record.annotations)} annotations, and the index says {counted}"
+        yield Damage(shard=entry.name, key=key, what=what)
+
+
+def _check_layout(tar: BinaryIO, entry: ShardEntry, index: ShardIndex) -> Iterator[Damage]:
+    """Walk the tar as any other reader would, and compare with where the index says that members are."""
+    tar.seek(0)
+    walked: set[tuple[str, int, int]] = set()
+    try:
+        with tarfile.open(fileobj=tar, mode="r:") as archive:
+            walked.update((member.name, member.offset_data, member.size) for member in archive)
+    except tarfile.TarError as problem:
+        yield Damage(shard=entry.name, what=f"{tar_path(entry.name)} is no tar ({problem})")
+        return
+    for row, key in enumerate(index.keys):
+        for extension, offset, size, _ in index.members(row):
+            place = (f"{key}.{extension}", offset, size)
+            if place not in walked:
+                yield Damage(
+                    shard=entry.name, key=key, what=f"the tar has no member {extension!r} where the index says"
+                )
+            walked.discard(place)
+    if walked:
+        yield Damage(
+            shard=entry.name, what=f"the tar holds {len(walked)} members that the index lacks ({min(walked)[0]})"
+        )
+
+
+def _read_commits(storage: Storage) -> tuple[list[UnitReport], list[Damage]]:
+    """All commit records that can be read, in the order of their units, and what is wrong with the others."""
+    reports: list[UnitReport] = []
+    damages: list[Damage] = []
+    for path in storage.list("commits"):
+        try:
+            report = read_commit(storage, path.removeprefix("commits/").removesuffix(".json"))
+            if report is not None:
+                report.check_ledger()
+                reports.append(report)
+        except DatasetError as problem:
+            damages.append(Damage(shard=path, what=str(problem)))
+    return sorted(reports, key=lambda report: report.index), damages
+
+
+def _check_summary(storage: Storage, commits: list[UnitReport]) -> list[Damage]:
+    """Compare card, manifest and rejects with what the commit records say they must be."""
+    damages: list[Damage] = []
+    entries = entries_of(commits)
+    remedy = "run `verify repair=true`"
+    try:
+        listed = read_manifest(storage)
+    except DatasetError as problem:
+        damages.append(Damage(shard=MANIFEST_PATH, what=str(problem)))
+    else:
+        damages += _compare_entries(listed, entries)
+    try:
+        card = read_card(storage)
+    except DatasetError as problem:
+        return [*damages, Damage(shard=CARD_PATH, what=str(problem))]
+    made = build_card(commits, name=card.name, split=card.split, config=card.config, config_digest=card.config_digest)
+    if card != made:
+        damages.append(Damage(shard=CARD_PATH, what=f"it does not sum up the commit records; {remedy}"))
+    for report in commits:
+        if report.config_digest != card.config_digest:
+            what = f"made by the config {report.config_digest}, the dataset by {card.config_digest}"
+            damages.append(Damage(shard=commit_path(report.unit), what=what))
+    if not storage.exists(REJECTS_PATH) or storage.read(REJECTS_PATH) != encode_rejects(commits):
+        damages.append(Damage(shard=REJECTS_PATH, what=f"it does not list the rejects of the commit records; {remedy}"))
+    return damages
+
+
+def _compare_entries(listed: tuple[ShardEntry, ...], committed: tuple[ShardEntry, ...]) -> Iterator[Damage]:
+    truth = {entry.name: entry for entry in committed}
+    seen = {entry.name: entry for entry in listed}
+    for name in sorted(seen.keys() | truth.keys()):
+        if name not in truth:
+            what = f"the manifest lists it, but {commit_path(seen[name].unit)} is missing; run the same `shards` command again"
+            yield Damage(shard=name, what=what)
+        elif name not in seen:
+            yield Damage(
+                shard=name, what="it is committed, but the manifest does not list it; run `verify repair=true`"
+            )
+        elif seen[name] != truth[name]:
+            yield Damage(shard=name, what="manifest and commit record disagree about it; run `verify repair=true`")
