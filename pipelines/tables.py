@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +53,7 @@ class Table(Protocol):
 
 
 def open_tables(pattern: str) -> dict[str, Table]:
-    """Open a table, or all that a pattern such as `data/train-*.parquet` matches, by file name in sorted order.
+    """Open a table, or all that a pattern such as `data/train-*.parquet` matches; by their names below the common folder.
 
     Raises:
         InputError: nothing matches, or a file is no table.
@@ -61,14 +62,12 @@ def open_tables(pattern: str) -> dict[str, Table]:
         raise InputError(
             f"{KEY}: {Path(pattern).absolute()} is a folder; name its files, e.g. {KEY}='{pattern}/*.parquet'"
         )
-    paths = (
-        sorted(glob.glob(pattern, recursive=True))
-        if glob.has_magic(pattern) and not Path(pattern).exists()
-        else [pattern]
-    )
+    many = glob.has_magic(pattern) and not Path(pattern).exists()
+    paths = sorted(glob.glob(pattern, recursive=True)) if many else [pattern]
     if not paths:
         raise InputError(f"{KEY}: no file matches {pattern}; check the pattern")
-    return {path: _open(path) for path in paths}
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    return {os.path.relpath(path, root): _open(path) for path in paths}
 
 
 def _open(path: str) -> Table:
@@ -180,9 +179,12 @@ class ParquetTable:
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
         number = 0
+        size = Path(self.path).stat().st_size  # pictures stay unread, so that they changed shows only here
         for batch in self._file().iter_batches(columns=list(columns)):
-            for values in batch.to_pylist():
-                yield TableRow(number=number + 1, values=values, address={"row": number, "file_bytes": self._size()})
+            cells = [_plain_cells(batch.column(at)) for at in range(batch.num_columns)]
+            for values in zip(*cells, strict=True):
+                named = dict(zip(batch.schema.names, values, strict=True))
+                yield TableRow(number=number + 1, values=named, address={"row": number, "file_bytes": size})
                 number += 1
 
     def cell(self, address: Address, column: str) -> Any:
@@ -205,11 +207,8 @@ class ParquetTable:
             group += 1
         groups = list(range(group, file.metadata.num_row_groups))
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=[column]):
-            yield start, batch.column(0).to_pylist()
+            yield start, _plain_cells(batch.column(0))
             start += batch.num_rows
-
-    def _size(self) -> int:
-        return Path(self.path).stat().st_size
 
     def _file(self) -> Any:
         import pyarrow as pa
@@ -221,6 +220,24 @@ class ParquetTable:
             raise InputError(
                 f"{KEY}: {self.path} is no readable Parquet file ({str(error).splitlines()[0]})"
             ) from error
+
+
+def _plain_cells(column: Any) -> list[Any]:
+    """An Arrow column as Python values; strings that are no UTF-8 keep their bytes as surrogates."""
+    import pyarrow as pa
+
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+        raw = column.cast(pa.list_(pa.binary()) if is_list else pa.binary()).to_pylist()
+        return [_decoded(cell) for cell in raw]
+
+
+def _decoded(cell: Any) -> Any:
+    if isinstance(cell, list):
+        return [_decoded(part) for part in cell]
+    return cell.decode("utf-8", "surrogateescape") if isinstance(cell, bytes) else cell
 
 
 def fingerprint(value: Any) -> str | None:
