@@ -1,0 +1,196 @@
+"""The stream: addresses of the order turned into records with their sidecars; what is damaged is counted, named and replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import Field
+
+from shards.address import Address
+from shards.config import Config
+from shards.errors import BudgetError, ConfigError, DamagedRecordError
+from shards.order import SourceSpec, Stream, StreamState
+from shards.records import Record
+
+if TYPE_CHECKING:
+    from shards.reader import Dataset
+    from shards.sidecar import Sidecar
+
+__all__ = [  # the order is part of what a user of streams needs
+    "Count",
+    "Damage",
+    "DamageBudget",
+    "Item",
+    "RecordStream",
+    "SourceSpec",
+    "Stream",
+    "StreamState",
+    "check_damage",
+    "source_of",
+]
+
+Count = Literal["records", "annotations"]
+T = TypeVar("T")
+
+_RESERVES = 64  # damaged reserves in a row before the slot is given up
+
+
+class DamageBudget(Config):
+    """How many damaged records a run tolerates: `count`, or the share of all records where that is more."""
+
+    share: float = Field(default=0.01, ge=0, le=1)
+    count: int = Field(default=10, ge=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """One record that could not be read or decoded."""
+
+    source: str
+    shard: str
+    key: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """What a task turns into an example: a record, the annotation whose turn it is, and the record's sidecar rows."""
+
+    address: Address
+    record: Record
+    annotation: int | None  # number within `record.annotations`; None where records are counted
+    sidecars: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # column → row
+
+    @property
+    def name(self) -> str:
+        """The key of the item's random choices: the record's key, and the annotation's number where one is meant."""
+        return self.record.key if self.annotation is None else f"{self.record.key}#{self.annotation}"
+
+
+class RecordStream:
+    """Addresses → records with their sidecars; damaged ones are counted, named, and replaced by their reserves.
+
+    In evaluation streams (no `drop_last`) nothing may be replaced: there a damaged record stops the run.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        datasets: Mapping[str, Dataset],
+        *,
+        count: Count = "annotations",
+        sidecars: Mapping[str, Mapping[str, Sidecar]] | None = None,
+        budget: DamageBudget | None = None,
+        payload: bool = True,
+    ) -> None:
+        """Args:
+            datasets: one per source of the stream.
+            count: what the stream's sizes count.
+            sidecars: source → column → sidecar whose row goes with each record.
+            payload: whether the media bytes are read, or the records' headers only.
+
+        Raises:
+            ConfigError: a dataset is not the one whose order the stream holds.
+        """
+        self.stream, self.count, self.budget = stream, count, budget or DamageBudget()
+        self._datasets, self._sidecars, self._payload = dict(datasets), dict(sidecars or {}), payload
+        for name, spec in stream.sources.items():
+            if name not in self._datasets or spec != dataclasses.replace(
+                source_of(self._datasets[name], count), weight=spec.weight
+            ):
+                raise ConfigError(
+                    f"streams.{name}: the dataset at hand is not the one that the stream's order was made for"
+                )
+        self.allowed_damage = max(self.budget.count, int(self.budget.share * sum(map(len, self._datasets.values()))))
+        self._damages: dict[tuple[str, str, str], Damage] = {}
+
+    @property
+    def damages(self) -> tuple[Damage, ...]:
+        """Every damaged record met so far by this process, each once."""
+        return tuple(self._damages.values())
+
+    def fetch(self, address: Address) -> Item:
+        """Read an item, or its reserve where the record is damaged.
+
+        Raises:
+            BudgetError: more records are damaged than the budget allows.
+            DamagedRecordError: the stream is an evaluation's, where nothing is replaced.
+        """
+        return self.make(address, lambda item: item)
+
+    def make(self, address: Address, use: Callable[[Item], T]) -> T:
+        """Read an item and make something of it; a `DamagedRecordError` from either moves on to the slot's next reserve."""
+        candidate = address
+        for attempt in range(_RESERVES):
+            try:
+                return use(self.read(candidate))
+            except DamagedRecordError as problem:
+                self._note(candidate, problem)
+            candidate = self.stream.reserve(address, attempt)
+        raise BudgetError(
+            f"{_RESERVES} reserves in a row were damaged in {address.source!r}, beginning at shard "
+            f"{self._shard_name(address)}; run `python -m jobs verify dataset=…` on it"
+        )
+
+    def read(self, address: Address) -> Item:
+        """Read exactly this item.
+
+        Raises:
+            DamagedRecordError: the record's bytes are not what was written.
+        """
+        dataset = self._datasets[address.source]
+        row, annotation = self._locate(address)
+        record = dataset.record(address.shard, row, payload=self._payload)
+        if annotation is not None and annotation >= len(record.annotations):
+            raise DamagedRecordError(
+                f"record {record.key!r} of shard {self._shard_name(address)} has fewer annotations than its index says"
+            )
+        columns = self._sidecars.get(address.source, {})
+        rows = {column: sidecar.row(address.shard, record.key) for column, sidecar in columns.items()}
+        return Item(address=address, record=record, annotation=annotation, sidecars=rows)
+
+    def _locate(self, address: Address) -> tuple[int, int | None]:
+        if self.count == "records":
+            return address.item, None
+        ends = np.cumsum(self._datasets[address.source].index(address.shard).annotations)
+        row = int(np.searchsorted(ends, address.item, side="right"))
+        return row, address.item - (int(ends[row - 1]) if row else 0)
+
+    def _note(self, address: Address, problem: DamagedRecordError) -> None:
+        if not self.stream.drop_last:
+            raise DamagedRecordError(
+                f"{problem} (evaluation leaves nothing out: run `python -m jobs verify` on the dataset)"
+            ) from problem
+        row, _ = self._locate(address)
+        key = self._datasets[address.source].index(address.shard).keys[row]
+        shard = self._shard_name(address)
+        self._damages.setdefault(
+            (address.source, shard, key), Damage(source=address.source, shard=shard, key=key, what=str(problem))
+        )
+        check_damage(self.damages, allowed=self.allowed_damage)
+
+    def _shard_name(self, address: Address) -> str:
+        return self._datasets[address.source].manifest[address.shard].name
+
+
+def source_of(dataset: Dataset, count: Count, weight: float | None = None) -> SourceSpec:
+    """Describe a dataset to the order."""
+    return SourceSpec(dataset_digest=dataset.digest, sizes=tuple(dataset.shard_sizes(count)), weight=weight)
+
+
+def check_damage(damages: Sequence[Damage], *, allowed: int) -> None:
+    """Stop a run in which too many records are damaged.
+
+    Raises:
+        BudgetError: there are more damages than allowed; the last ones are named.
+    """
+    if len(damages) > allowed:
+        named = "; ".join(f"{each.key} in {each.shard}: {each.what}" for each in damages[-3:])
+        raise BudgetError(
+            f"{len(damages)} records are damaged and the budget allows {allowed} ({named}); "
+            "run `python -m jobs verify` on the dataset and mend it"
+        )

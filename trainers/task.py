@@ -1,0 +1,42 @@
+"""The contract of a task: which examples it makes of a record, and what it asks of the loader."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from model.examples import Example
+from shards.records import Record
+from shards.stream import Count, Item
+
+
+class ImageView(Protocol):
+    """How a picture is shown: decoded, cropped and resized to what the family wants to see."""
+
+    def __call__(self, record: Record, rng: np.random.Generator, *, position: int = 0) -> Tensor:
+        """Show the record's picture number `position`: (3, R, R) uint8.
+
+        Raises:
+            DamagedRecordError: the picture cannot be decoded; the loader then takes the slot's reserve.
+        """
+        ...
+
+
+class Task(Protocol):
+    """One file in `trainers/tasks/`, whose name is the kind: it knows data, and nothing of tensors but pictures."""
+
+    @property
+    def emits(self) -> type[Example]:
+        """The kind of example; the family must serve it."""
+        ...
+
+    @property
+    def count(self) -> Count:
+        """What an epoch visits once: records, or each of their annotations."""
+        ...
+
+    def example(self, item: Item, view: ImageView, rng: np.random.Generator) -> Example:
+        """Make one example, keyed by `item.name`; every random choice comes from `rng`, which is keyed by it, too."""
+        ...
