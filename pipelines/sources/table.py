@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,8 @@ from shards.errors import InputError
 from shards.media import MediaProblem
 
 ImageForm = Literal["path", "bytes", "base64"]
-_LONGEST_PATH = 1024  # a text cell beyond it is no path
+# How JPEG, PNG, GIF and WebP begin in base64, or a data URL; a path has a dot somewhere, base64 never has.
+_BASE64_PICTURE = re.compile(r"(data:image/[a-z]+;base64,|/9j/|iVBORw0KGgo|R0lGOD|UklGR)[A-Za-z0-9+/]*={0,2}$")
 _ID_DIGITS = 9  # of a row number in a key, so that keys sort as rows do
 
 
@@ -91,7 +93,7 @@ class _TableSource:
         if table.holds_bytes(column):
             return "bytes"
         first = next((value for row in table.rows([column]) if (value := row.values[column])), "")
-        return "path" if isinstance(first, str) and (len(first) <= _LONGEST_PATH or is_remote(first)) else "base64"
+        return "base64" if isinstance(first, str) and _BASE64_PICTURE.match("".join(first.split())) else "path"
 
     def _load(self, item: RawItem) -> bytes:
         if "file" in item:
@@ -109,7 +111,9 @@ class _TableSource:
         return self._folder.size(item["file"]) if "file" in item else None
 
 
-def _add(pictures: dict[str, CaptionedPicture], row: TableRow, *, columns: Columns, form: ImageForm, path: str) -> None:
+def _add(
+    pictures: dict[str, CaptionedPicture], row: TableRow, *, columns: Columns, form: ImageForm, table: str
+) -> None:
     """Add a row's captions to its picture: a new one, or one that an earlier row had brought."""
     where = f"{table} row {row.number}"
     image = row.values.get(columns.image)
