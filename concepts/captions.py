@@ -86,12 +86,16 @@ def _captions_of(text: str, path: Path) -> list[str]:
     return lines
 
 
+class _Tabs(csv.excel):
+    quoting = csv.QUOTE_NONE
+
+
 def _from_table(text: str, delimiter: str) -> list[str] | None:
     """Read a table by its header's caption columns, or one of captions and addresses; None where it is neither."""
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL  # TSVs of web captions hold stray quotes
-    rows = [
-        row for row in csv.reader(io.StringIO(text), delimiter=delimiter, quoting=quoting, skipinitialspace=True) if row
-    ]
+    # Tab-separated web captions hold stray quotes, which are no quoting there.
+    dialect = _Tabs if delimiter == "\t" else csv.excel
+    cells = csv.reader(io.StringIO(text), dialect, delimiter=delimiter, skipinitialspace=True)
+    rows = [row for row in cells if row]
     header = [cell.strip() for cell in rows[0]]
     columns = [place for place, cell in enumerate(header) if CAPTION_COLUMN.fullmatch(cell)]
     if columns and len(header) > 1:

@@ -95,7 +95,6 @@ _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 
 
 def _inflections(verb: str) -> Iterator[str]:
-    stem = verb.removesuffix("e")
     yield verb
     yield verb[:-1] + "ies" if verb.endswith("y") and verb[-2] not in "aeiou" else verb + "s"
     if verb.endswith(("s", "x", "ch", "sh", "o")):
