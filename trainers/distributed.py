@@ -32,6 +32,24 @@ class Group:
             dist.all_reduce(values)
         return values
 
+    def agree(self, number: int, what: str) -> None:
+        """Check that every rank holds the same number; every rank must call it.
+
+        Raises:
+            ConfigError: they differ.
+        """
+        if self.world == 1:
+            return
+        numbers = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.world)]
+        dist.all_gather(numbers, torch.tensor([number], device=self.device))
+        found = [int(one) for one in numbers]
+        if len(set(found)) > 1:
+            raise ConfigError(f"the processes of this run disagree on the {what} (rank 0 on: {found})")
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says yes; every rank must call it."""
+        return bool(self.sum(torch.tensor([int(flag)], device=self.device)))
+
     def barrier(self) -> None:
         """Wait for every rank."""
         if self.world > 1:

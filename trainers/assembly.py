@@ -1,0 +1,183 @@
+"""Where a run's objects are built from its config: vocabulary, family, processor, and the streams' datasets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.checkpoints import ImportReport, load_weights
+from model.families import load_family
+from model.family import Family, Processor
+from model.tokenizer import load_tokenizer, train_wordpiece
+from shards.config import validate
+from shards.errors import ConfigError, DatasetError
+from shards.reader import Dataset, open_dataset
+from shards.records import Caption
+from shards.sidecar import Sidecar, open_sidecar
+from trainers.checkpoint import STATE, Checkpoint, find_checkpoint
+from trainers.config import TokenizerConfig, TrainConfig
+from trainers.pairing import CONCEPTS
+
+VOCABULARY = Path("tokenizer") / "vocab.txt"  # inside a run folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenStreams:
+    """The datasets of a mixture, opened, with the sidecars they are read with."""
+
+    datasets: Mapping[str, Dataset]
+    sidecars: Mapping[str, Mapping[str, Sidecar]]
+
+    def sidecar_folders(self) -> dict[str, str]:
+        """Name the exact sidecar of each stream: another vocabulary or another CLIP is another folder."""
+        return {
+            f"{stream}.{column}": sidecar.folder
+            for stream, columns in self.sidecars.items()
+            for column, sidecar in columns.items()
+        }
+
+
+def open_streams(config: TrainConfig) -> OpenStreams:
+    """Open every dataset and sidecar that a run reads.
+
+    Raises:
+        DatasetError: one is missing, damaged or does not cover its dataset.
+    """
+    datasets = {name: open_dataset(stream.dataset) for name, stream in config.streams.items()}
+    sidecars: dict[str, dict[str, Sidecar]] = {
+        name: {CONCEPTS: open_concepts(datasets[name], stream.concepts)} if stream.concepts is not None else {}
+        for name, stream in config.streams.items()
+    }
+    return OpenStreams(datasets=datasets, sidecars=sidecars)
+
+
+def open_concepts(dataset: Dataset, column_or_folder: str) -> Sidecar:
+    """Open a concepts sidecar that covers the whole dataset."""
+    sidecar = open_sidecar(dataset, column_or_folder)
+    if not sidecar.is_complete:
+        raise DatasetError(
+            f"{dataset.path}: sidecar {sidecar.folder} does not cover every shard; run the same `concepts` command again"
+        )
+    return sidecar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A family with the processor that feeds it; `spec` is the family's config in full."""
+
+    family: Family
+    processor: Processor
+    spec: Mapping[str, Any]
+
+
+def build_model(spec: Mapping[str, Any], vocabulary: Path, *, seed: int) -> Model:
+    """Build a family with fresh weights, drawn from `seed` alone, and its processor.
+
+    Raises:
+        ConfigError: the family's config is wrong.
+    """
+    try:
+        kind = load_family(spec)
+    except ValueError as error:
+        raise ConfigError(f"family: {error}") from error
+    tokenizer = load_tokenizer(vocabulary)
+    family_config = validate(kind.Config, spec, where="family").with_vocabulary(len(tokenizer))
+    torch.manual_seed(seed)
+    return Model(
+        family=kind.build(family_config),
+        processor=kind.build_processor(family_config, tokenizer),
+        spec=family_config.model_dump(mode="json"),
+    )
+
+
+def settle_vocabulary(config: TrainConfig, streams: OpenStreams, run: Path) -> Path:
+    """Put the run's vocabulary into its folder, once: trained on its captions, taken by name, or from the run of `init`.
+
+    Only one process may call this.
+
+    Returns:
+        The path of `tokenizer/vocab.txt`; a file that is there already is never changed.
+    """
+    path = run / VOCABULARY
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
+    tokenizer: TokenizerConfig = config.tokenizer
+    if tokenizer.train_size is not None:
+        train_wordpiece(_captions(streams.datasets.values()), vocab_size=tokenizer.train_size, path=unfinished)
+    elif tokenizer.name is not None:
+        load_tokenizer(tokenizer.name).save(unfinished)
+    else:
+        shutil.copyfile(_inherited_vocabulary(config), unfinished)
+    unfinished.replace(path)
+    return path
+
+
+def _inherited_vocabulary(config: TrainConfig) -> Path:
+    inherited = _run_of(Path(config.init)) / VOCABULARY if config.init is not None else None
+    if inherited is None or not inherited.is_file():
+        raise ConfigError(
+            "tokenizer: no vocabulary to use; set tokenizer.train_size=… (train one on the captions), tokenizer.name=… "
+            "(bert-base-uncased or a path), or init=… to a run that has one"
+        )
+    return inherited
+
+
+def _captions(datasets: Iterable[Dataset]) -> Iterator[str]:
+    for dataset in datasets:
+        for record in dataset.records(payload=False):
+            yield from (item.text for item in record.annotations if isinstance(item, Caption))
+
+
+def load_initial_weights(family: Family, init: str) -> ImportReport:
+    """Start a family from another run's newest checkpoint, one checkpoint of it, or a file under our names.
+
+    Raises:
+        CheckpointError: there is no complete checkpoint at `init`.
+        ConfigError: nothing of the file fits the family.
+    """
+    path = Path(init)
+    weights = path if path.is_file() else find_checkpoint(path).weights
+    report = load_weights(family, weights)
+    if not report.loaded:
+        raise ConfigError(f"init={init!r}: not one tensor of {weights} fits this family; import released weights first")
+    return report
+
+
+def _run_of(path: Path) -> Path:
+    """The run folder that a checkpoint path means."""
+    return path.parent.parent if (path / STATE).is_file() else path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedRun:
+    """A trained model as it lies in a run folder, ready to predict."""
+
+    family: Family
+    processor: Processor
+    config: TrainConfig
+    checkpoint: Checkpoint
+
+
+def open_run(path: str | Path, *, device: torch.device) -> TrainedRun:
+    """Load the model of a run: its newest checkpoint, or the one that `path` names.
+
+    Raises:
+        CheckpointError: there is no complete checkpoint.
+        ConfigError: the weights do not fit the config that lies beside them.
+    """
+    checkpoint = find_checkpoint(Path(path))
+    config = validate(TrainConfig, checkpoint.state.config, where=str(checkpoint.path))
+    model = build_model(config.family, checkpoint.run / VOCABULARY, seed=0)
+    report = load_weights(model.family, checkpoint.weights)
+    if report.missing or report.unexpected or report.resized:
+        raise ConfigError(f"{checkpoint.path}: its weights do not fit the config beside them ({report})")
+    model.family.to(device).eval()
+    return TrainedRun(family=model.family, processor=model.processor, config=config, checkpoint=checkpoint)

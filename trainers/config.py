@@ -1,0 +1,121 @@
+"""What a training run and an evaluation are made of: the configs that presets and the command line fill."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from shards.config import Config
+from trainers.augment import AugmentConfig
+from trainers.optim import CosineSchedule, OptimConfig, ScheduleConfig
+from trainers.step import Precision
+
+# Keys that may change between the start of a run and its resumption: none of them touches a batch, a loss or a rate.
+MAY_CHANGE = frozenset({"output", "workers", "log_every", "checkpoint_every", "keep", "tensorboard", "device"})
+
+
+class StreamConfig(Config):
+    """One dataset of the mixture."""
+
+    dataset: str
+    """folder of a dataset written by `shards`"""
+    concepts: str | None = None
+    """its concepts sidecar: `concepts`, or a folder such as `concepts-1a2b3c4d`"""
+    weight: PositiveFloat | None = None
+    """share in the mixture; unset: in proportion to its size"""
+
+
+class TokenizerConfig(Config):
+    """Where the WordPiece vocabulary comes from; with nothing set, from the run that `init` names."""
+
+    train_size: PositiveInt | None = None
+    """train a vocabulary of at most this many pieces on the captions of the streams, and keep it in the run folder"""
+    name: str | None = None
+    """a vocabulary by local path or by hub name, such as bert-base-uncased"""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.train_size is not None and self.name is not None:
+            raise ValueError("set train_size (train a vocabulary here) or name (take an existing one), not both")
+        return self
+
+
+class TrainConfig(Config):
+    """A training run, pretraining or fine-tuning. It resumes by itself from `output`."""
+
+    output: str
+    """the run folder; a folder that holds a checkpoint of the same config is resumed"""
+    streams: dict[str, StreamConfig] = Field(min_length=1)
+    task: dict[str, Any] = Field(default_factory=lambda: {"kind": "pretraining"})
+    """what an example is; `kind` names a file of trainers/tasks/"""
+    family: dict[str, Any] = Field(default_factory=lambda: {"kind": "vicha"})
+    """the model; `kind` names a folder of model/families/"""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    init: str | None = None
+    """weights to start from: a run folder, one of its checkpoints, or a file of weights under our names"""
+    batch_size: PositiveInt = 64
+    """of the whole run: every world size that divides it sees the same batches"""
+    micro_batches: PositiveInt = 1
+    """parts that each rank accumulates gradients over; contrastive negatives then come from a part, and the queue"""
+    steps: PositiveInt | None = None
+    """optimiser steps of the whole run; or give `epochs`"""
+    epochs: PositiveInt | None = None
+    seed: int = 0
+    window: PositiveInt = 16
+    """shards that are shuffled together"""
+    lanes: PositiveInt = 1
+    """stretches that an epoch is dealt into, so that ranks stay on their own shards; 1 is one global order"""
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = CosineSchedule()
+    precision: Precision = "fp32"
+    compile: bool = False
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:<number>"""
+    workers: NonNegativeInt = 0
+    """processes per rank that read and decode; their number never changes a batch"""
+    checkpoint_every: PositiveInt = 500
+    keep: PositiveInt = 3
+    """how many of the newest checkpoints stay"""
+    log_every: PositiveInt = 20
+    tensorboard: bool = True
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("set exactly one of steps and epochs")
+        return self
+
+
+class EvaluateConfig(Config):
+    """Retrieval between the pictures and the captions of one dataset."""
+
+    checkpoint: str
+    """a run folder (its newest checkpoint) or one checkpoint folder"""
+    dataset: str
+    output: str
+    """folder for scores.json and predictions.jsonl"""
+    concepts: str | None = None
+    """concepts sidecar of the dataset; unset: the column that the run was trained with, if any"""
+    k_test: NonNegativeInt = 128
+    """how many candidates of each query the match head re-ranks; 0: cosine only"""
+    batch_size: PositiveInt = 64
+    match_batch_size: PositiveInt = 256
+    """pairs per pass of the match head"""
+    limit: PositiveInt | None = None
+    """only the first records; unset: all"""
+    precision: Precision = "fp32"
+    device: str = "auto"
+
+
+def changed_keys(stored: dict[str, Any], current: dict[str, Any], prefix: str = "") -> list[str]:
+    """Name the dotted keys whose values differ between two dumped configs."""
+    keys: list[str] = []
+    for key in sorted(stored.keys() | current.keys()):
+        before, after = stored.get(key), current.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            keys += changed_keys(before, after, f"{prefix}{key}.")
+        elif before != after or (key in stored) != (key in current):
+            keys.append(f"{prefix}{key}")
+    return keys
