@@ -139,12 +139,9 @@ def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
 
 
 def _weighted(rng: np.random.Generator, shares: Mapping[Layout, float]) -> Layout:
-    mark = rng.random() * sum(shares.values())
-    for name, share in shares.items():
-        mark -= share
-        if mark < 0:
-            break
-    return name
+    names = tuple(shares)
+    marks = np.cumsum([shares[name] for name in names])
+    return names[min(int(np.searchsorted(marks, rng.random() * marks[-1], side="right")), len(names) - 1)]
 
 
 def _size(rng: np.random.Generator, layout: Layout, place: int) -> Size:

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages about a dataset, a run or the demo."""

@@ -1,0 +1,206 @@
+"""What a report is about: datasets, training runs, evaluations and timings, found in the folders that were named."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from jobs.report.curves import Curve
+from shards.errors import InputError
+from shards.reader import Dataset, open_dataset
+
+Direction = Literal["text_to_image", "image_to_text"]
+
+DEEPEST = 3  # levels of folders below a named one
+CLOSED = frozenset({"checkpoints", "tensorboard", "shards", "index", "sidecars", "commits", "raw"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A training run: its config as stored, and its logged numbers."""
+
+    path: Path
+    config: Mapping[str, Any]
+    curves: tuple[Curve, ...]
+
+    @property
+    def title(self) -> str:
+        kind = str((self.config.get("task") or {}).get("kind") or self.path.name)
+        return {"pretraining": "Pretraining", "retrieval": "Fine-tuning for retrieval"}.get(kind, kind.capitalize())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieval:
+    """One query of a retrieval evaluation and what was ranked first for it."""
+
+    direction: Direction
+    query_key: str
+    query_text: str | None  # of a text query
+    truth: tuple[str, ...]
+    rank: int  # of the best true answer; 0 is first
+    ranked: tuple[tuple[str, float], ...]  # key and score, best first
+
+    @property
+    def margin(self) -> float:
+        """How far the first candidate leads; what makes one right answer better than another."""
+        return self.ranked[0][1] - self.ranked[1][1] if len(self.ranked) > 1 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The scores of one checkpoint on one dataset, in percent, beside what guessing scores."""
+
+    path: Path
+    metrics: Mapping[str, float]
+    chance: Mapping[str, float]
+    cosine: Mapping[str, float]  # before the match head re-ranked; empty where it did not
+    facts: Mapping[str, Any]  # images, texts, checkpoint, step, …
+
+    @property
+    def title(self) -> str:
+        return self.path.name.replace("_", " ").replace("-", " ").capitalize()
+
+    def retrievals(self, direction: Direction) -> Iterator[Retrieval]:
+        """Read the predictions of one direction, in the file's order."""
+        path = self.path / "predictions.jsonl"
+        if not path.is_file():
+            return
+        for row in read_json_lines(path):
+            if row.get("direction") == direction:
+                query = row["query"]
+                yield Retrieval(
+                    direction=direction,
+                    query_key=str(query["key"]),
+                    query_text=query.get("text"),
+                    truth=tuple(str(key) for key in row["truth"]),
+                    rank=int(row["rank"]),
+                    ranked=tuple((str(item["key"]), float(item["score"])) for item in row["ranked"]),
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedStep:
+    """One step of a flow and what it took."""
+
+    name: str
+    title: str
+    command: str
+    seconds: float
+    peak_mib: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Everything that one page tells of."""
+
+    datasets: tuple[Dataset, ...] = ()
+    runs: tuple[Run, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    timings: tuple[TimedStep, ...] = ()
+    sources: tuple[str, ...] = field(default=())  # as named on the command line
+
+
+def find(datasets: Sequence[str], runs: Sequence[str]) -> Findings:
+    """Open what was named; a folder that is neither dataset nor run is searched for such folders.
+
+    Raises:
+        InputError: a name leads to nothing that a report could tell of.
+        DatasetError: a dataset is damaged.
+    """
+    opened = [open_dataset(name) for name in datasets]
+    found_runs: list[Run] = []
+    evaluations: list[Evaluation] = []
+    timings: tuple[TimedStep, ...] = ()
+    for name in runs:
+        before = len(opened) + len(found_runs) + len(evaluations)
+        for folder in _folders(Path(name), DEEPEST):
+            if (folder / "dataset.json").is_file():
+                opened.append(open_dataset(folder))
+            if (folder / "metrics.jsonl").is_file():
+                found_runs.append(read_run(folder))
+            if (folder / "scores.json").is_file():
+                evaluations.append(read_evaluation(folder))
+            if (folder / "timings.json").is_file():
+                timings = (*timings, *read_timings(folder / "timings.json"))
+        if before == len(opened) + len(found_runs) + len(evaluations):
+            raise InputError(
+                f"{name}: holds no dataset.json, metrics.jsonl or scores.json; "
+                "name a run folder, a folder of an evaluation, or one that holds such folders"
+            )
+    return Findings(
+        datasets=tuple(sorted(opened, key=_dataset_order)),
+        runs=tuple(sorted(found_runs, key=lambda run: (run.config.get("init") is not None, str(run.path)))),
+        evaluations=tuple(sorted(evaluations, key=lambda found: found.metrics.get("text_to_image_r1", 0.0))),
+        timings=timings,
+        sources=(*datasets, *runs),
+    )
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's config and curves; numbers that are no longer finite end their curve's last point."""
+    points: defaultdict[str, dict[int, float]] = defaultdict(dict)
+    for row in read_json_lines(folder / "metrics.jsonl"):
+        value = float(row["value"])
+        if math.isfinite(value):
+            points[str(row["name"])][int(row["step"])] = value
+    config_path = folder / "config.yaml"
+    config = yaml.safe_load(config_path.read_text(encoding="utf-8")) if config_path.is_file() else {}
+    curves = [
+        Curve(name=name, steps=tuple(sorted(values)), values=tuple(values[step] for step in sorted(values)))
+        for name, values in points.items()
+    ]
+    return Run(path=folder, config=config or {}, curves=tuple(curves))
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read the scores of an evaluation."""
+    path = folder / "scores.json"
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        parts = {name: dict(scores.pop(name, None) or {}) for name in ("metrics", "chance", "cosine")}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: not the scores of an evaluation ({error}); run `evaluate` again") from error
+    return Evaluation(path=folder, facts=scores, **parts)
+
+
+def read_timings(path: Path) -> tuple[TimedStep, ...]:
+    """Read what the steps of a flow took."""
+    try:
+        steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
+        return tuple(TimedStep(**step) for step in steps)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: no timings of a demo ({error}); remove the file") from error
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read a file of one JSON object per line; a last line that is still being written is left out."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                if not line.endswith("\n"):
+                    return
+                raise InputError(f"{path}: line {number} is no JSON ({error}); remove the line") from error
+            yield row
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    yield folder
+    if depth == 0 or not folder.is_dir() or (folder / "dataset.json").is_file():
+        return
+    for child in sorted(folder.iterdir()):
+        if child.is_dir() and child.name not in CLOSED and not child.name.startswith("."):
+            yield from _folders(child, depth - 1)
+
+
+def _dataset_order(dataset: Dataset) -> tuple[int, str]:
+    splits = ("train", "val", "test")
+    return (splits.index(dataset.card.split) if dataset.card.split in splits else len(splits), dataset.path)

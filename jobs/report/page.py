@@ -1,0 +1,171 @@
+"""One self-contained HTML page about datasets, runs or a whole demo: no script, no network, light and dark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from jobs.report.dataset_sections import datasets_section, gallery_section, rejects_section, size_text
+from jobs.report.findings import Findings, find
+from jobs.report.markup import Markup, join, tag, trusted
+from jobs.report.pictures import Locator, concept_scores
+from jobs.report.run_sections import curves_section, recall_section, retrievals_section, timings_section
+from shards.config import Config, digest
+from shards.errors import ConfigError, InputError
+
+STYLE = Path(__file__).with_name("style.css")
+
+
+class ReportConfig(Config):
+    """What to tell of and where to write it."""
+
+    dataset: str | tuple[str, ...] = ()
+    """One dataset or several."""
+    run: str | tuple[str, ...] = ()
+    """Run folders, folders of evaluations, or a folder that holds such folders (the demo's)."""
+    output: str = "report.html"
+    """The page."""
+    title: str | None = None
+    pictures: int = Field(12, ge=0, le=500)
+    """Pictures of the first dataset to show."""
+    retrievals: int = Field(10, ge=0, le=100)
+    """How many of the best and of the worst retrievals to show."""
+    concepts: str = "concepts"
+    """The sidecar column of concepts, with its digest where a dataset has several."""
+
+
+def write_report(config: ReportConfig) -> Path:
+    """Write the page.
+
+    Raises:
+        ConfigError: nothing to tell of was named.
+        InputError: a name leads to nothing, or the page cannot be written.
+        DatasetError: a dataset is damaged.
+    """
+    datasets, runs = _names(config.dataset), _names(config.run)
+    if not datasets and not runs:
+        raise ConfigError("nothing to report on: name dataset=FOLDER, run=FOLDER or both")
+    page = build_page(find(datasets, runs), config)
+    output = Path(config.output)
+    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(page, encoding="utf-8")
+        part.replace(output)
+    except OSError as error:
+        raise InputError(
+            f"{output}: the report cannot be written ({error.strerror or error}); choose another output"
+        ) from error
+    return output
+
+
+def build_page(findings: Findings, config: ReportConfig) -> str:
+    """Compose the page of whatever was found."""
+    sections = [section for section in _sections(findings, config) if section is not None]
+    title = config.title or "Ostraka report"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("link", rel="icon", href="data:,"),
+        tag("style", trusted(STYLE.read_text(encoding="utf-8"))),
+    )
+    written = datetime.now(UTC)
+    header = tag(
+        "header",
+        tag("p", "Ostraka", class_="mark"),
+        tag("h1", title),
+        tag("p", "About ", tag("code", ", ".join(findings.sources)), f", {written:%-d %B %Y}.", class_="quiet"),
+        _figures(findings, config),
+    )
+    body = tag(
+        "body", header, tag("main", *sections), tag("footer", "Written by ", tag("code", "python -m jobs report"), ".")
+    )
+    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def _sections(findings: Findings, config: ReportConfig) -> Iterator[Markup | None]:
+    if findings.evaluations:
+        yield recall_section(findings.evaluations)
+        yield retrievals_section(findings.evaluations[-1], Locator(findings.datasets), count=config.retrievals)
+    if findings.datasets and config.pictures:
+        yield gallery_section(findings.datasets[0], pictures=config.pictures, concepts=config.concepts)
+    if findings.runs:
+        yield curves_section(findings.runs)
+    if findings.datasets:
+        yield datasets_section(findings.datasets)
+        yield rejects_section(findings.datasets)
+    if findings.timings:
+        yield timings_section(findings.timings)
+    yield _configs(findings, config)
+
+
+def _figures(findings: Findings, config: ReportConfig) -> Markup:
+    """The few numbers that a reader looks for first."""
+    figures: list[tuple[str, str]] = []
+    if findings.datasets:
+        cards = [dataset.card for dataset in findings.datasets]
+        figures += [
+            (f"{sum(card.records for card in cards):,}", "records"),
+            (f"{sum(card.annotations for card in cards):,}", "annotations"),
+            (f"{sum(sum(card.rejects.values()) for card in cards):,}", "rejects, all named"),
+            (size_text(sum(card.bytes for card in cards)), "in shards"),
+        ]
+    if findings.evaluations:
+        best = findings.evaluations[-1]
+        for direction, name in (("text_to_image", "text → image"), ("image_to_text", "image → text")):
+            if (value := best.metrics.get(f"{direction}_r1")) is not None:
+                guess = best.chance.get(f"{direction}_r1")
+                figures.append((f"{value:.1f} %", f"R@1 {name}" + (f", chance {guess:.2f} %" if guess else "")))
+    if findings.timings:
+        total = sum(step.seconds for step in findings.timings)
+        figures.append((f"{int(total // 60)} min {int(total % 60):02d} s", "for the whole path"))
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for value, name in figures), class_="figures")
+
+
+def _configs(findings: Findings, config: ReportConfig) -> Markup | None:
+    """Resolved configs and digests, folded away."""
+    folded: list[Markup] = []
+    for dataset in findings.datasets:
+        card = dataset.card
+        folded.append(
+            _folded(
+                f"Dataset {card.name} · {card.split}",
+                {"config digest": card.config_digest, "manifest digest": card.manifest_digest},
+                card.config,
+            )
+        )
+        _, column = concept_scores(dataset, (), column=config.concepts)
+        if column:
+            folded.append(
+                _folded(f"Concepts of {card.name} · {card.split}", {"digest": str(column.get("digest8", ""))}, column)
+            )
+    folded += [
+        _folded(f"Run {run.path.name}", {"config digest": digest(dict(run.config))}, run.config)
+        for run in findings.runs
+        if run.config
+    ]
+    folded += [
+        _folded(f"Evaluation {found.path.name}", {}, found.facts) for found in findings.evaluations if found.facts
+    ]
+    if not folded:
+        return None
+    return tag("section", tag("h2", "Configs and digests"), *folded, id="configs")
+
+
+def _folded(title: str, digests: Mapping[str, str], config: Mapping[str, Any]) -> Markup:
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
+    named = join(tag("p", f"{name}: ", tag("code", value)) for name, value in digests.items())
+    return tag("details", tag("summary", title), named, tag("pre", text, tabindex=0))
+
+
+def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value

@@ -1,0 +1,149 @@
+"""Pictures inside the page: small copies as data URIs, found again by their record's key."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.report.markup import Markup, tag
+from shards.errors import DatasetError
+from shards.reader import Dataset
+from shards.records import (
+    Annotation,
+    Caption,
+    Detection,
+    Entailment,
+    Grounding,
+    ImageCode,
+    Label,
+    Question,
+    Record,
+    Statement,
+)
+from shards.sidecar import open_sidecar
+
+logger = logging.getLogger(__name__)
+
+LONGEST_SIDE = 256  # pixels of an embedded copy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exhibit:
+    """A record as the page shows it: the copy of its picture (None: it has none) and its texts."""
+
+    key: str
+    uri: str | None
+    texts: tuple[str, ...]
+    concepts: tuple[tuple[str, float], ...] = ()
+
+    def picture(self, alt: str | None = None) -> Markup:
+        """The picture as an element, described for those who cannot see it."""
+        if self.uri is None:
+            return tag("span", "no picture", class_="no-picture", role="img", aria_label=alt or self.key)
+        return tag("img", src=self.uri, alt=alt or (self.texts[0] if self.texts else self.key), loading="lazy")
+
+
+class Locator:
+    """Finds records by key over several datasets, and makes each copy once."""
+
+    def __init__(self, datasets: Sequence[Dataset]) -> None:
+        self._datasets = datasets
+        self._exhibits: dict[str, Exhibit] = {}
+
+    def exhibit(self, key: str) -> Exhibit:
+        """Show a record; one that no dataset here holds is shown by its key alone."""
+        if key not in self._exhibits:
+            self._exhibits[key] = self._find(key)
+        return self._exhibits[key]
+
+    def _find(self, key: str) -> Exhibit:
+        for dataset in self._datasets:
+            try:
+                shard, row = dataset.locate(key)
+            except KeyError:
+                continue
+            return exhibit_record(dataset.record(shard, row))
+        return Exhibit(key=key, uri=None, texts=())
+
+
+def exhibit_record(record: Record, concepts: Mapping[str, float] | None = None) -> Exhibit:
+    """Copy a record's first picture and its texts."""
+    member = next((media.member for media in record.media if media.kind == "image"), None)
+    return Exhibit(
+        key=record.key,
+        uri=None if member is None else picture_uri(record.payload[member], where=record.key),
+        texts=tuple(annotation_text(annotation) for annotation in record.annotations),
+        concepts=tuple((concepts or {}).items()),
+    )
+
+
+def sample_rows(dataset: Dataset, count: int) -> list[tuple[int, int]]:
+    """Rows spread evenly over a dataset: (shard, row), the same ones each time."""
+    total = len(dataset)
+    wanted = [number * total // min(count, total) for number in range(min(count, total))]
+    rows: list[tuple[int, int]] = []
+    start = 0
+    for shard, size in enumerate(dataset.shard_sizes()):
+        rows += [(shard, place - start) for place in wanted if start <= place < start + size]
+        start += size
+    return rows
+
+
+def picture_uri(data: bytes, *, where: str, longest: int = LONGEST_SIDE) -> str | None:
+    """Shrink an encoded picture and write it as a data URI; None where it cannot be decoded."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            if max(picture.size) <= longest and picture.format == "JPEG" and picture.getexif().get(0x0112, 1) == 1:
+                return _data_uri(data, "jpeg")
+            picture.draft("RGB", (2 * longest, 2 * longest))
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+            upright.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+        logger.warning("%s: its picture cannot be shown (%s)", where, error)
+        return None
+    buffer = io.BytesIO()
+    upright.save(buffer, format="JPEG", quality=82, optimize=True)
+    return _data_uri(buffer.getvalue(), "jpeg")
+
+
+def annotation_text(annotation: Annotation) -> str:
+    """Say an annotation in one line."""
+    match annotation:
+        case Caption() | Grounding() | Statement():
+            return annotation.text
+        case Question():
+            answers = ", ".join(answer.text for answer in annotation.answers)
+            return f"{annotation.question} {answers}".strip()
+        case Entailment():
+            return f"{annotation.hypothesis} ({annotation.label})"
+        case Detection():
+            return annotation.label
+        case Label():
+            return annotation.name
+        case ImageCode():
+            return annotation.text or f"{len(annotation.codes)} image codes"
+    return annotation.source if annotation.target is None else f"{annotation.source} → {annotation.target}"
+
+
+def concept_scores(
+    dataset: Dataset, rows: Sequence[tuple[int, int]], *, column: str
+) -> tuple[dict[tuple[int, int], dict[str, float]], Mapping[str, Any]]:
+    """Read the concepts of some rows (shard, row), best first, and their column's card; both empty where there is none."""
+    try:
+        sidecar = open_sidecar(dataset, column)
+        found = {(shard, row): sidecar.row(shard, dataset.index(shard).keys[row]) for shard, row in rows}
+    except DatasetError as error:
+        logger.info("%s: shown without concepts (%s)", dataset.path, error)
+        return {}, {}
+    scores = {place: dict(zip(row["phrases"], map(float, row["scores"]), strict=True)) for place, row in found.items()}
+    return scores, sidecar.card
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
