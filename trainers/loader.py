@@ -1,0 +1,241 @@
+"""The loader: addresses of a step → records → examples → this rank's batches, the same for any number of workers and ranks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from model.examples import Example
+from model.family import Batch, Processor
+from shards.address import example_rng, keyed_bits
+from shards.errors import ConfigError, OstrakaError
+from shards.stream import Damage, Item, RecordStream, check_damage
+from trainers.task import ImageView, Task
+
+logger = logging.getLogger(__name__)
+
+
+class LoaderError(OstrakaError):
+    """A loader worker died."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedStep:
+    """What a rank trains on in one step."""
+
+    step: int
+    micro_batches: tuple[Batch, ...]  # the rank's slots in order, cut into equal parts
+    names: tuple[str, ...]  # `Item.name` of each of the rank's slots, in slot order
+    first_slot: int  # number of the rank's first slot in the global batch
+    damaged: tuple[Damage, ...] = ()  # met for the first time by the process that made this step
+    waited_s: float = 0.0  # how long the caller waited; with no workers, how long the step took to make
+
+
+class Loader:
+    """Steps of one rank, in order, from any step on.
+
+    What is guaranteed, for any world size that divides the batch and any number of workers and micro-batches:
+
+    - slot i of step n holds the same example, pixels included: crops and every other choice of a task are keyed by
+      (seed, epoch, item name);
+    - the processor's generator is seeded by (seed, step) alone, so a processor that keys its draws by the generator's seed
+      and the example's key draws the same for an example wherever it is made.
+    """
+
+    def __init__(
+        self,
+        records: RecordStream,
+        *,
+        task: Task,
+        processor: Processor,
+        view: ImageView,
+        rank: int = 0,
+        world: int = 1,
+        micro_batches: int = 1,
+        workers: int = 0,
+        prefetch: int = 2,
+        train: bool = True,
+    ) -> None:
+        """Args:
+            records: the stream, which also brings the seed.
+            view: how pictures are shown to the task.
+            micro_batches: parts that a rank's slots are cut into; must divide them.
+            workers: processes that make steps by turns; 0 makes them here.
+            prefetch: steps that each worker makes ahead.
+            train: whether the processor masks and draws, or prepares for evaluation.
+
+        Raises:
+            ConfigError: the ranks or micro-batches do not divide the batch, or the task counts otherwise than the stream.
+        """
+        own = records.stream.own_slots(rank, world)
+        if len(own) % micro_batches:
+            raise ConfigError(
+                f"micro_batches={micro_batches} does not divide the {len(own)} slots of a process; choose a divisor"
+            )
+        if task.count != records.count:
+            raise ConfigError(
+                f"the task counts {task.count} and the stream counts {records.count}; make the stream for the task"
+            )
+        self._maker = _StepMaker(
+            records=records,
+            task=task,
+            processor=processor,
+            view=view,
+            rank=rank,
+            world=world,
+            parts=micro_batches,
+            train=train,
+        )
+        self._records, self._workers, self._prefetch = records, workers, prefetch
+        self._damages: dict[tuple[str, str, str], Damage] = {}
+
+    @property
+    def damages(self) -> tuple[Damage, ...]:
+        """Every damaged record that this rank has met, each once, whichever worker met it."""
+        return tuple(self._damages.values())
+
+    def steps(self, start: int, stop: int) -> Iterator[LoadedStep]:
+        """Make the steps from `start` up to, but without, `stop`.
+
+        Raises:
+            BudgetError: too many records are damaged.
+            LoaderError: a worker process died.
+        """
+        made = self._made_here(start, stop) if self._workers == 0 else self._made_by_workers(start, stop)
+        while True:
+            began = time.perf_counter()
+            step = next(made, None)
+            if step is None:
+                return
+            self._note(step.damaged)
+            yield replace(step, waited_s=time.perf_counter() - began)
+
+    def _made_here(self, start: int, stop: int) -> Iterator[LoadedStep]:
+        for step in range(start, stop):
+            yield self._maker.make(step)
+
+    def _made_by_workers(self, start: int, stop: int) -> Iterator[LoadedStep]:
+        with _own_child_handler():
+            loader = DataLoader(
+                self._maker,
+                batch_size=None,  # one item of this "data set" is one step
+                sampler=range(start, stop),
+                num_workers=self._workers,
+                prefetch_factor=self._prefetch,
+                worker_init_fn=_start_worker,
+                collate_fn=_as_it_is,
+                generator=torch.Generator(),  # else starting workers would draw from the training process's generator
+            )
+            made = iter(loader)
+        while True:
+            try:
+                step = next(made, None)
+            except RuntimeError as problem:
+                if "worker" not in str(problem):
+                    raise
+                raise LoaderError(
+                    f"a loader worker was killed ({str(problem).splitlines()[0].rstrip('. ')}), most often for want of memory; "
+                    "lower workers or batch_size and run the same command again, which goes on from the last checkpoint"
+                ) from problem
+            if step is None:
+                return
+            if isinstance(step, OstrakaError):
+                raise step
+            yield step
+
+    def _note(self, damaged: Sequence[Damage]) -> None:
+        for each in damaged:
+            place = (each.source, each.shard, each.key)
+            if place not in self._damages:
+                self._damages[place] = each
+                logger.warning("damaged record replaced by its reserve: %s", each.what)
+        check_damage(self.damages, allowed=self._records.allowed_damage)
+
+
+@dataclass(kw_only=True)
+class _StepMaker(Dataset[Any]):
+    """A map from step numbers to this rank's steps; lives in the workers."""
+
+    records: RecordStream
+    task: Task
+    processor: Processor
+    view: ImageView
+    rank: int
+    world: int
+    parts: int
+    train: bool
+    reported: int = 0  # how many damages this process has told of
+
+    def __getitem__(self, step: int) -> LoadedStep | OstrakaError:
+        # An error that is meant for a person travels as a value: raised here, it would arrive wrapped in a traceback.
+        try:
+            return self.make(step)
+        except OstrakaError as error:
+            return error
+
+    def make(self, step: int) -> LoadedStep:
+        stream = self.records.stream
+        made = [self.records.make(address, self._example) for address in stream.slots(step, self.rank, self.world)]
+        examples = [example for _, example in made]
+        seed = keyed_bits("processor", stream.seed, step)
+        damages = self.records.damages
+        new, self.reported = damages[self.reported :], len(damages)
+        return LoadedStep(
+            step=step,
+            micro_batches=tuple(self._batch(part, seed) for part in self._cut(examples)),
+            names=tuple(name for name, _ in made),
+            first_slot=stream.own_slots(self.rank, self.world).start,
+            damaged=new,
+        )
+
+    def _example(self, item: Item) -> tuple[str, Example]:
+        rng = example_rng(self.records.stream.seed, item.address.epoch, item.name)
+        return item.name, self.task.example(item, self.view, rng)
+
+    def _cut(self, examples: list[Example]) -> Iterator[list[Example]]:
+        # Only the last batch of an evaluation is short, and then parts, too, may be short or missing.
+        size = len(self.records.stream.own_slots(self.rank, self.world)) // self.parts
+        return (examples[place : place + size] for place in range(0, len(examples), size))
+
+    def _batch(self, examples: list[Example], seed: int) -> Batch:
+        rng = torch.Generator()
+        rng.manual_seed(seed >> 1)  # torch wants a signed 64-bit number
+        return self.processor(examples, rng, train=self.train)
+
+
+def _as_it_is(step: Any) -> Any:
+    return step
+
+
+def _start_worker(worker: int) -> None:
+    """Processes are the parallelism: a worker that starts threads only takes cores from the others."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process hears Ctrl-C and ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the training process may save on SIGTERM; a worker only ends
+
+
+@contextmanager
+def _own_child_handler() -> Iterator[None]:
+    """Undo the signal handler by which torch raises in the middle of whatever step runs when a worker dies.
+
+    The loader finds the dead worker itself the next time it waits for a step, and says so in one place.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
