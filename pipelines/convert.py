@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator
@@ -23,11 +24,11 @@ from shards.errors import BudgetError, DatasetError, InputError
 from shards.manifest import Card, merge
 from shards.records import Record, Reject
 from shards.storage import open_storage
-from shards.writer import ShardWriter, UnitReport, committed_units
+from shards.writer import ShardWriter, UnitReport, committed_units, read_commit
 
 _SHOWN_REASONS = 5
 _SIZES_LOOKED_AT = 200
-_RECORD_OVERHEAD = 4096  # bytes of tar headers, padding, JSON and text beside the media
+_RECORD_OVERHEAD = 3072  # bytes of tar headers, padding, JSON and text beside the media
 
 
 class ConvertConfig(Config):
@@ -111,6 +112,8 @@ def convert_unit(config: ConvertConfig, unit: Unit) -> UnitReport:
     config_digest = config.digest()
     unit_id = unit.id(config_digest)
     storage = open_storage(config.output)
+    if (earlier := read_commit(storage, unit_id)) is not None:
+        return replace(earlier, committed=False)
     target = config.target()
     source = _source(config)
     transforms = load_transforms(config.transforms)
