@@ -7,6 +7,7 @@ uncommitted file, which no reader follows and the next attempt of the same unit 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -229,11 +230,14 @@ class ShardWriter:
 
     def abort(self) -> None:
         """Remove what this attempt has written and not published."""
-        if self._tar is not None:
-            self._tar.close()
-            self._tar = None
+        # A full disk fails here again, while the first failure is on its way up; what stays behind is harmless.
+        with contextlib.suppress(OSError):
+            if self._tar is not None:
+                self._tar.close()
+        self._tar = None
         for temporary in self._temporaries:
-            self._storage.remove(temporary)
+            with contextlib.suppress(OSError):
+                self._storage.remove(temporary)
         self._temporaries.clear()
 
     def _append(self, key: str, extension: str, data: bytes) -> Member:
