@@ -62,13 +62,13 @@ def build_clip(model: str, pretrained: str | None, *, device: str) -> Clip:
                 force_quick_gelu=bool(tag.get("quick_gelu")),
             )
             tokenizer = open_clip.get_tokenizer(name)
-    except (RuntimeError, OSError, ValueError, KeyError) as problem:
-        reason = " ".join(str(problem).split())[:300]
+    except Exception as problem:  # open_clip, torch and the hub raise a dozen kinds, assertions among them
         if tag or model.startswith("hf-hub:"):
             raise OstrakaError(
-                f"the weights of {model} ({pretrained}) are not in the hub's cache here and cannot be fetched; fetch them "
-                f"once where the hub is reachable, or give embedder.pretrained a weights file ({reason})"
+                f"the weights of {model} ({pretrained}) are neither in the hub's cache here nor can they be fetched; fetch them "
+                "once where the hub is reachable, or give embedder.pretrained a weights file"
             ) from problem
+        reason = (" ".join(str(problem).split()) or type(problem).__name__)[:200]
         raise ConfigError(
             f"embedder: {pretrained or model} does not fit the model {model} ({reason}); give the weights that belong to it"
         ) from problem

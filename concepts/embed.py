@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import NonNegativeInt, PositiveInt, field_validator
 
 from concepts.clip_model import build_clip
 from shards.config import Config, digest
@@ -42,7 +42,7 @@ class EmbedderConfig(Config):
     threads: PositiveInt = 1
     """CPU threads of one worker's arithmetic; their number changes the last bits, so it is part of what the embeddings are.
     On many cores use more workers instead"""
-    decode_threads: int = Field(0, ge=0)
+    decode_threads: NonNegativeInt = 0
     """threads that decode ahead of the model; 0: none on a CPU, up to 8 on a GPU"""
 
     @field_validator("templates")

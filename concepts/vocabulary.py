@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import AliasChoices, Field, NonNegativeInt, PositiveInt
 
 from shards.config import Config, digest
 from shards.errors import ConfigError, DatasetError, InputError
@@ -26,7 +26,7 @@ STOP = (
 class VocabularyConfig(Config):
     """Where the nouns are counted, and which of them stay."""
 
-    datasets: tuple[str, ...] = Field((), alias="from")
+    datasets: tuple[str, ...] = Field(default=(), validation_alias=AliasChoices("datasets", "from"))
     """datasets whose captions are counted (also spelt `vocabulary.from`); unset: every dataset that is annotated"""
     texts: tuple[str, ...] = ()
     """caption files or folders of them, counted as well: COCO or list JSON, CSV or TSV, Flickr tokens, one caption per line"""
@@ -42,8 +42,6 @@ class VocabularyConfig(Config):
     """keep at most this many, the most frequent ones"""
     stop: tuple[str, ...] = STOP
     """nouns that never become concepts"""
-
-    model_config = ConfigDict(populate_by_name=True)  # joins the settings of `Config`
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,292 @@
+"""The concepts of every picture: nouns of captions, a vocabulary, its text embeddings, image embeddings, the nearest k."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import PositiveInt, field_validator, model_validator
+
+from concepts.agreement import Agreement, caption_agreement
+from concepts.annotate import BANK_FILE, CONCEPTS, VOCABULARY_FILE, ConceptAnnotator, ConceptPlan
+from concepts.bank import bank_digest, make_bank, write_bank
+from concepts.captions import caption_files, read_captions
+from concepts.embed import ClipEmbedder, EmbedderConfig
+from concepts.nouns import NOUNS, NounCount, NounCounter, ShardUnit, TextUnit, nouns_digest8
+from concepts.phrases import PhraseConfig, PhraseExtractor
+from concepts.vocabulary import Vocabulary, VocabularyConfig, build_vocabulary, merge_counts, read_vocabulary
+from jobs.executors import Executor, ExecutorConfig, executor_for
+from jobs.progress import progress
+from shards.config import digest
+from shards.reader import Dataset, open_dataset
+from shards.sidecar import open_sidecar, sidecar_shards
+from shards.storage import open_storage
+
+logger = logging.getLogger(__name__)
+
+HELP = "what each picture shows: a vocabulary of caption nouns, CLIP embeddings, and the nearest concepts as a sidecar"
+
+CAPTIONS_PER_UNIT = 5_000
+SHARDS_LOOKED_AT = 8  # per dataset, for the figures of the result line
+
+
+class Config(ExecutorConfig):
+    """What to annotate, and how.
+
+    `min_count=…` and `batch_size=…` are short for `vocabulary.min_count=…` and `embedder.batch_size=…`.
+    """
+
+    dataset: tuple[str, ...]
+    """one dataset, or several that share one vocabulary"""
+    embedder: EmbedderConfig = EmbedderConfig()
+    top_k: PositiveInt = 15
+    """concepts per picture"""
+    vocabulary: VocabularyConfig = VocabularyConfig()
+    phrases: PhraseConfig = PhraseConfig()
+    output: str | None = None
+    """a folder that also gets vocabulary.json and summary.json; the columns themselves lie in the datasets"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_spellings(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        for short, group in (("min_count", "vocabulary"), ("batch_size", "embedder")):
+            if short not in data:
+                continue
+            inner = data.get(group) or {}
+            if not isinstance(inner, dict) or short in inner:
+                raise ValueError(f"{short} is short for {group}.{short}; give one of the two")
+            data[group] = {**inner, short: data.pop(short)}
+        return data
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("dataset")
+    @classmethod
+    def _not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("name at least one dataset")
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a run made."""
+
+    column: str  # concepts-<digest8>, in every dataset
+    vocabulary: int  # phrases
+    vocabulary_digest: str
+    tagger: str | None
+    pictures: int
+    embedded: int  # the rest had their embeddings from an earlier run
+    top_concepts: tuple[str, ...]
+    agreement: Agreement | None
+    seconds: float
+
+
+def run(config: Config, *, dry_run: bool) -> int:
+    """Annotate the datasets; print one line with the result."""
+    datasets = [open_dataset(path) for path in config.dataset]
+    if dry_run:
+        print(_plan_line(config, datasets))
+        return 0
+    print(_result_line(annotate(config, datasets)))
+    return 0
+
+
+def annotate(config: Config, datasets: Sequence[Dataset] | None = None) -> Summary:
+    """Do all of it; what an earlier run has finished is found and kept."""
+    started = time.monotonic()
+    config = _with_absolute_paths(config)
+    datasets = datasets or [open_dataset(path) for path in config.dataset]
+    for dataset in datasets:
+        dataset.storage.ensure_writable()
+    # The driver needs the text side only; where GPUs are on the workers alone, it makes do with its processor.
+    embedder = ClipEmbedder(config.embedder.model_copy(update={"device": "auto"} if config.executor == "ray" else {}))
+    vocabulary = find_vocabulary(config, datasets, executor_for(config))
+    plan = ConceptPlan(
+        embedder=embedder.card,
+        vocabulary=vocabulary.digest,
+        bank=bank_digest(vocabulary, embedder),
+        phrases=len(vocabulary),
+        top_k=config.top_k,
+    )
+    _store_bank(datasets, plan, vocabulary, embedder)
+    embedded = _annotate_pictures(config, datasets, plan, embedder)
+    top, agreement = _look_at(datasets, plan, vocabulary)
+    summary = Summary(
+        column=f"{CONCEPTS}-{plan.concepts_digest8}",
+        vocabulary=len(vocabulary),
+        vocabulary_digest=vocabulary.digest,
+        tagger=vocabulary.origin.get("tagger"),
+        pictures=sum(len(dataset) for dataset in datasets),
+        embedded=embedded,
+        top_concepts=top,
+        agreement=agreement,
+        seconds=round(time.monotonic() - started, 2),
+    )
+    if config.output is not None:
+        output = open_storage(config.output)
+        output.replace(VOCABULARY_FILE, vocabulary.to_bytes())
+        output.replace("summary.json", json.dumps(asdict(summary), indent=2, ensure_ascii=False).encode())
+    return summary
+
+
+def find_vocabulary(config: Config, datasets: Sequence[Dataset], executor: Executor) -> Vocabulary:
+    """Read the vocabulary that is named, or count one over the datasets and caption files that are named."""
+    rules = config.vocabulary
+    if rules.file is not None:
+        folder, _, name = rules.file.rpartition("/")
+        return read_vocabulary(open_storage(folder or "."), name)
+    counted = [open_dataset(path) for path in rules.datasets] or list(datasets)
+    tagger = PhraseExtractor(config.phrases).name
+    texts = [(path, read_captions(path)) for path in caption_files(rules.texts)]
+    units: list[ShardUnit | TextUnit] = [
+        ShardUnit(dataset.path, shard) for dataset in counted for shard in range(len(dataset.manifest))
+    ]
+    for _, captions in texts:
+        # Counts of loose captions are kept beside the first dataset's nouns, so that they too are counted only once.
+        units += [
+            TextUnit(counted[0].path, tuple(captions[start : start + CAPTIONS_PER_UNIT]))
+            for start in range(0, len(captions), CAPTIONS_PER_UNIT)
+        ]
+    counts = _count(executor, partial(NounCounter, config.phrases, tagger=tagger), units)
+    origin = {
+        "tagger": tagger,
+        "captions": sum(count.captions for count in counts),
+        "datasets": [{"name": f"{each.card.name}-{each.card.split}", "digest": each.digest} for each in counted],
+        "texts": [{"name": path.name, "digest": digest(captions)} for path, captions in texts],
+        "rules": rules.model_dump(mode="json", include={"min_count", "count_from_zero", "fold_plurals", "cap", "stop"}),
+    }
+    return build_vocabulary(merge_counts(count.counts for count in counts), rules, origin=origin)
+
+
+def _count(executor: Executor, factory: Any, units: Sequence[ShardUnit | TextUnit]) -> list[NounCount]:
+    """Count every unit; the results come back in the order of the units, whichever finished first."""
+    results: dict[ShardUnit | TextUnit, NounCount] = {}
+    with progress("nouns", total=len(units), unit="units") as bar:
+        for outcome in executor.run(factory, units, stateful=True):
+            results[outcome.unit] = outcome.result
+            bar.advance(captions=outcome.result.captions)
+    return [results[unit] for unit in units]
+
+
+def _store_bank(datasets: Sequence[Dataset], plan: ConceptPlan, vocabulary: Vocabulary, embedder: ClipEmbedder) -> None:
+    """Put vocabulary and bank beside the concepts of each dataset, where its workers and its readers look for them."""
+    names = (f"{plan.folder}/{VOCABULARY_FILE}", f"{plan.folder}/{BANK_FILE}")
+    lacking = [each for each in datasets if not all(each.storage.exists(name) for name in names)]
+    if not lacking:
+        return
+    bank = make_bank(vocabulary, embedder)
+    for dataset in lacking:
+        dataset.storage.create(names[0], vocabulary.to_bytes())
+        write_bank(dataset.storage, names[1], bank)
+
+
+def _annotate_pictures(config: Config, datasets: Sequence[Dataset], plan: ConceptPlan, embedder: ClipEmbedder) -> int:
+    """Run the shards whose concepts are not there yet. Returns how many pictures went through the model."""
+    units: list[ShardUnit] = []
+    for dataset in datasets:
+        there = sidecar_shards(dataset.storage, CONCEPTS, plan.concepts_digest8)
+        units += [
+            ShardUnit(dataset.path, shard) for shard, entry in enumerate(dataset.manifest) if entry.name not in there
+        ]
+    left = sum(dataset.manifest[unit.shard].records for unit, dataset in _with_datasets(units, datasets))
+    total = sum(len(dataset) for dataset in datasets)
+    embedded = 0
+    with progress("concepts", total=total, unit="images", done=total - left) as bar:
+        annotator = ConceptAnnotator(
+            config.embedder,
+            plan,
+            embedder=embedder,
+            on_pictures=bar.advance if config.executor == "inline" else None,
+        )
+        resources = {"GPU": 1.0} if config.embedder.device == "cuda" else None
+        for outcome in executor_for(config).run(annotator.begin, units, resources=resources, stateful=True):
+            bar.advance(outcome.result.unreported)
+            embedded += outcome.result.embedded
+    return embedded
+
+
+def _with_datasets(units: Sequence[ShardUnit], datasets: Sequence[Dataset]) -> Iterator[tuple[ShardUnit, Dataset]]:
+    by_path = {dataset.path: dataset for dataset in datasets}
+    for unit in units:
+        yield unit, by_path[unit.dataset]
+
+
+def _look_at(
+    datasets: Sequence[Dataset], plan: ConceptPlan, vocabulary: Vocabulary
+) -> tuple[tuple[str, ...], Agreement | None]:
+    """The concepts that most often are a picture's best, and how far the best five agree with the captions; over a few shards."""
+    best: Counter[str] = Counter()
+    concepts: list[list[str]] = []
+    nouns: list[list[str]] = []
+    tagger = vocabulary.origin.get("tagger")
+    for dataset in datasets:
+        column = open_sidecar(dataset, f"{CONCEPTS}-{plan.concepts_digest8}")
+        digest8 = nouns_digest8(tagger) if tagger else ""
+        counted = sidecar_shards(dataset.storage, NOUNS, digest8) if tagger else set()
+        step = max(1, len(dataset.manifest) // SHARDS_LOOKED_AT)
+        for shard in range(0, len(dataset.manifest), step):
+            chosen: list[list[str]] = column.table(shard)["phrases"].to_pylist()
+            best.update(phrases[0] for phrases in chosen)
+            if dataset.manifest[shard].name in counted:
+                concepts += chosen
+                nouns += open_sidecar(dataset, f"{NOUNS}-{digest8}").table(shard)["nouns"].to_pylist()
+    agreement = caption_agreement(concepts, nouns, vocabulary=vocabulary.phrases)
+    return tuple(phrase for phrase, _ in best.most_common(8)), agreement
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Paths of models that hold in any process; names and tags stay as they are."""
+    embedder = config.embedder.model_copy(
+        update={name: _absolute(getattr(config.embedder, name)) for name in ("model", "pretrained")}
+    )
+    phrases = config.phrases.model_copy(update={"tagger": _absolute(config.phrases.tagger)})
+    return config.model_copy(update={"embedder": embedder, "phrases": phrases})
+
+
+def _absolute(name: str | None) -> str | None:
+    return str(Path(name).resolve()) if name and Path(name).exists() else name
+
+
+def _plan_line(config: Config, datasets: Sequence[Dataset]) -> str:
+    pictures = sum(len(dataset) for dataset in datasets)
+    shards = sum(len(dataset.manifest) for dataset in datasets)
+    rules = config.vocabulary
+    if rules.file is not None:
+        words = f"vocabulary of {rules.file}"
+    else:
+        counted = [open_dataset(path) for path in rules.datasets] or datasets
+        files = len(caption_files(rules.texts))
+        captions = sum(dataset.card.annotations for dataset in counted)
+        words = f"vocabulary counted over {captions:,} annotations" + (f" and {files} caption files" if files else "")
+    return (
+        f"{pictures:,} pictures in {shards} shards of {len(datasets)} datasets; {words}; "
+        f"{config.embedder.model} ({config.embedder.pretrained}), top {config.top_k}"
+    )
+
+
+def _result_line(summary: Summary) -> str:
+    agreement = summary.agreement
+    named = (
+        f"; of the best five, {agreement.own:.0%} are in the picture's captions ({agreement.other:.0%} in another's)"
+        if agreement
+        else ""
+    )
+    return (
+        f"{summary.column}: {summary.pictures:,} pictures ({summary.embedded:,} embedded now), {summary.vocabulary:,} concepts "
+        f"(tagger {summary.tagger}){named}; most often best: {', '.join(summary.top_concepts)}; {summary.seconds:.0f} s"
+    )
