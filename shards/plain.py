@@ -118,7 +118,10 @@ def _sequence(inner: Parser) -> Parser:
     def parse(value: Any) -> Any:
         if not isinstance(value, (list, tuple)):
             raise PlainError(f" is {value!r}, not a list")
-        return tuple(_at(f"[{place}]", inner, item) for place, item in enumerate(value))
+        try:
+            return tuple(map(inner, value))
+        except PlainError:
+            return tuple(_at(f"[{place}]", inner, item) for place, item in enumerate(value))  # again, for the place
 
     return parse
 
@@ -155,14 +158,20 @@ def _dataclass(kind: type) -> Parser:
     required = tuple(name for name in names if name not in has_default)
 
     def parse(value: Any) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):  # an exact check: `Mapping` costs as much as all the rest
             raise PlainError(f" is {value!r}, not an object")
         fields = {}
-        for name, item in value.items():
-            parser = parsers.get(name)
-            if parser is None:
-                raise PlainError(f" has the unknown field {name!r}")
-            fields[name] = _at(f".{name}", parser, item)
+        name = ""
+        try:
+            for name, item in value.items():
+                parser = parsers.get(name)
+                if parser is None:
+                    break
+                fields[name] = parser(item)
+        except PlainError as problem:
+            raise PlainError(f".{name}{problem}") from None
+        if len(fields) < len(value):
+            raise PlainError(f" has the unknown field {name!r}")
         for name in required:
             if name not in fields:
                 raise PlainError(f" lacks the field {name!r}")
