@@ -211,7 +211,7 @@ def _finished(ticket: int, reference: Any) -> Finished[Any]:
     except exceptions.RayTaskError as error:
         cause = error.cause if isinstance(error.cause, Exception) else error
         if cause is not error and not isinstance(cause, OstrakaError):
-            cause.add_note(f"raised in a Ray worker:\n{error.traceback_str}")
+            cause.add_note(f"raised in a Ray worker:\n{error}")
         return Finished(ticket=ticket, error=cause)
 
 

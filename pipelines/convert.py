@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator
@@ -20,7 +21,7 @@ from pipelines.sources import load_source, load_source_config
 from pipelines.transform import transformed
 from pipelines.transforms import load_transforms, resolved_transforms
 from shards.config import Config, digest
-from shards.errors import BudgetError, DatasetError, InputError
+from shards.errors import BudgetError, ConfigError, DatasetError, InputError
 from shards.manifest import Card, merge
 from shards.records import Record, Reject
 from shards.storage import open_storage
@@ -87,6 +88,20 @@ class ConvertConfig(Config):
     def digest(self) -> str:
         """The name of this config on every unit and on the dataset's card."""
         return digest(self.identity())
+
+
+def check_output(config: ConvertConfig) -> None:
+    """Find out before any work that a local output cannot be written. Raises `ConfigError`."""
+    if "://" in config.output:
+        return
+    output = Path(config.output).absolute()
+    there = next(path for path in (output, *output.parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(
+            f"output: {there} is a file, so no dataset can be written to {output}; choose another `output`"
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"output: {there} cannot be written to; change its permissions or choose another `output`")
 
 
 def plan_units(config: ConvertConfig) -> tuple[Unit, ...]:

@@ -9,7 +9,16 @@ from functools import partial
 
 from jobs.executors import ExecutorConfig, executor_for
 from jobs.progress import progress
-from pipelines.convert import ConvertConfig, check_budget, committed, convert_unit, estimate, finish, plan_units
+from pipelines.convert import (
+    ConvertConfig,
+    check_budget,
+    check_output,
+    committed,
+    convert_unit,
+    estimate,
+    finish,
+    plan_units,
+)
 from pipelines.source import Unit
 from shards.manifest import Card
 
@@ -30,6 +39,7 @@ class Config(ConvertConfig, ExecutorConfig):
 def run(config: Config, *, dry_run: bool) -> int:
     """Plan, convert what is not committed yet, merge; print one line with the result."""
     conversion = config.conversion()
+    check_output(conversion)
     units = plan_units(conversion)
     if dry_run:
         print(_plan_line(conversion, units))
