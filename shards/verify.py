@@ -73,7 +73,8 @@ def verify(path: str | Path, *, on_shard: Callable[[ShardEntry], None] | None = 
 def repair(path: str | Path) -> Card:
     """Write manifest, rejects and card again from the commit records, and sweep what killed attempts have left.
 
-    Damaged shards are not touched; only the raw data can bring them back.
+    Damaged shards are not touched; only the raw data can bring them back. Temporaries of columns are swept here too (a merge
+    leaves them, because a job may be making a column), so let no such job run meanwhile.
 
     Raises:
         DatasetError: the card is lost, or the commit records do not hold the dataset that the card names.
@@ -87,6 +88,9 @@ def repair(path: str | Path) -> Card:
             f"{storage.url}: its commit records are not all there{first}, so nothing was changed; "
             "run the same `shards` command again"
         )
+    for folder in storage.folders("sidecars"):
+        for temporary in storage.temporaries(folder):
+            storage.remove(temporary)
     return merge(
         storage,
         name=card.name,

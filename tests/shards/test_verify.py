@@ -122,7 +122,9 @@ def test_a_lost_manifest_is_repaired_byte_for_byte_and_leftovers_go(folder: Path
     before = _files(folder)
     (folder / "manifest.parquet").unlink()
     (folder / "rejects.parquet").write_bytes(b"cut")
-    (folder / temporary_name("shards/x.tar")).write_bytes(b"left by a killed attempt")
+    (folder / "sidecars" / "concepts-1a2b3c4d").mkdir(parents=True)
+    for name in ("shards/x.tar", "sidecars/concepts-1a2b3c4d/x.parquet"):
+        (folder / temporary_name(name)).write_bytes(b"left by a killed attempt")
     repair(folder)
     assert _files(folder) == before
     assert verify(folder) == []

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,28 @@ def test_a_second_attempt_with_other_bytes_is_refused_and_changes_nothing(
     with pytest.raises(DatasetError, match="committed before with other bytes"):
         write_unit(storage, 0, [make_record(2)])
     assert _files(tmp_path) == before
+
+
+def test_of_racing_workers_one_commits_each_unit_and_all_see_the_same_bytes(
+    tmp_path: Path, make_record: MakeRecord, write_unit: WriteUnit
+) -> None:
+    storage = open_storage(tmp_path / "raced")
+    start = threading.Barrier(6)
+
+    def work(worker: int) -> list[UnitReport]:
+        start.wait()
+        return [
+            write_unit(storage, unit, [make_record(unit * 10 + n, size=40_000) for n in range(4)]) for unit in range(5)
+        ]
+
+    with ThreadPoolExecutor(6) as pool:
+        by_worker = list(pool.map(work, range(6)))
+    assert all(reports == by_worker[0] for reports in by_worker)
+    assert [sum(reports[unit].committed for reports in by_worker) for unit in range(5)] == [1] * 5
+    alone = open_storage(tmp_path / "alone")
+    for unit in range(5):
+        write_unit(alone, unit, [make_record(unit * 10 + n, size=40_000) for n in range(4)])
+    assert _files(tmp_path / "raced") == _files(tmp_path / "alone")
 
 
 def test_leaving_without_a_commit_leaves_nothing(tmp_path: Path, make_record: MakeRecord) -> None:
@@ -232,7 +256,7 @@ def write(folder):
                 writer.add(Record(
                     key=f"k{number}", origin=Origin(dataset="d", split="s", id=str(number)),
                     media=(Media(member="jpg", kind="image"),), annotations=(Caption(text=str(number)),),
-                    payload={"jpg": bytes([number]) * 300_000},
+                    payload={"jpg": bytes([number]) * 100_000},
                 ))
             writer.commit(raw_items=8, raw_annotations=8)
     merge(storage, name="d", split="s", config={}, config_digest="c", expected_units=[f"u{unit}" for unit in range(UNITS)])
