@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,7 +104,7 @@ class Findings:
     runs: tuple[Run, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     timings: tuple[TimedStep, ...] = ()
-    sources: tuple[str, ...] = field(default=())  # as named on the command line
+    sources: tuple[str, ...] = ()  # as named on the command line
 
 
 def find(datasets: Sequence[str], runs: Sequence[str]) -> Findings:
@@ -174,7 +174,8 @@ def read_timings(path: Path) -> tuple[TimedStep, ...]:
     """Read what the steps of a flow took."""
     try:
         steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
-        return tuple(TimedStep(**step) for step in steps)
+        names = [field.name for field in fields(TimedStep)]
+        return tuple(TimedStep(**{name: step[name] for name in names}) for step in steps)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: no timings of a demo ({error}); remove the file") from error
 

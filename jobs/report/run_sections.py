@@ -104,7 +104,7 @@ def retrievals_section(evaluation: Evaluation, locator: Locator, *, count: int) 
         ]
     return tag(
         "section",
-        tag("h2", "Seen with its eyes"),
+        tag("h2", "Retrievals, best and worst"),
         tag(
             "p",
             f"Captions as queries, {evaluation.title.lower()}. Left the picture that the caption was written for, then the first "
@@ -158,7 +158,7 @@ def _one_per_picture(retrievals: Sequence[Retrieval], count: int) -> list[Retrie
 
 
 def _shelf(retrieval: Retrieval, locator: Locator, total: object) -> Markup:
-    place = f"rank {retrieval.rank + 1}" + (f" of {total}" if total else "")
+    place = f"rank {retrieval.rank + 1}" + (f" / {total}" if total else "")
     truth = retrieval.truth[0]
     found = [
         tag(
@@ -193,7 +193,7 @@ def _bar(text: str, share: float) -> Markup:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}" if value < 1 else f"{value:.1f}"
+    return "–" if value is None else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
 def _run_facts(run: Run) -> str:
