@@ -12,7 +12,7 @@ from trainers.optim import CosineSchedule, OptimConfig, ScheduleConfig
 from trainers.step import Precision
 
 # Keys that may change between the start of a run and its resumption: none of them touches a batch, a loss or a rate.
-MAY_CHANGE = frozenset({"output", "workers", "log_every", "checkpoint_every", "keep", "tensorboard", "device"})
+MAY_CHANGE = frozenset({"output", "loader_workers", "log_every", "checkpoint_every", "keep", "tensorboard", "device"})
 
 
 class StreamConfig(Config):
@@ -73,7 +73,7 @@ class TrainConfig(Config):
     compile: bool = False
     device: str = "auto"
     """auto, cpu, cuda or cuda:<number>"""
-    workers: NonNegativeInt = 0
+    loader_workers: NonNegativeInt = 0
     """processes per rank that read and decode; their number never changes a batch"""
     checkpoint_every: PositiveInt = 500
     keep: PositiveInt = 3

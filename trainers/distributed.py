@@ -106,7 +106,8 @@ def choose_device(device: str, *, local_rank: int) -> torch.device:
         return chosen
     if not torch.cuda.is_available():
         raise ConfigError(f"device={device!r}, but torch sees no CUDA device here; use device=cpu or device=auto")
-    return torch.device("cuda", chosen.index if chosen.index is not None else local_rank)
+    # A launcher may show each process all devices of the node, or only its own.
+    return torch.device("cuda", chosen.index if chosen.index is not None else local_rank % torch.cuda.device_count())
 
 
 def _local_rank() -> int:

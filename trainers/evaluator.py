@@ -27,6 +27,7 @@ from shards.reader import Dataset, open_dataset
 from shards.sidecar import Sidecar
 from trainers.assembly import TrainedRun, open_concepts, open_run
 from trainers.augment import EvalView
+from trainers.checkpoint import find_checkpoint
 from trainers.config import EvaluateConfig
 from trainers.distributed import choose_device
 from trainers.gallery import Gallery, read_gallery
@@ -69,9 +70,30 @@ class Scores:
             "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
         }
 
+    def table(self) -> str:
+        """Lay the recalls beside cosine alone and chance, for a terminal."""
+        columns = [("re-ranked", self.metrics), ("cosine", self.cosine), ("chance", self.chance)]
+        columns = columns if self.k_test else columns[1:]
+        rows = [f"{self.images:,} pictures, {self.texts:,} texts, step {self.step:,} of {self.checkpoint}"]
+        rows.append(" " * 20 + "".join(f"{title:>12}" for title, _ in columns))
+        for name in self.metrics:
+            label = name.replace("image_to_text", "image→text").replace("text_to_image", "text→image")
+            label = label.replace("_mean", " mean").replace("_r", " R@") if name != "r_mean" else "mean of both"
+            rows.append(f"{label:<20}" + "".join(f"{values[name]:>11.2f}%" for _, values in columns))
+        return "\n".join(rows)
+
 
 def _silent(stage: str, done: int, total: int) -> None:
     return None
+
+
+def plan(config: EvaluateConfig) -> str:
+    """Say in one line what an evaluation would compare; loads no weights, writes nothing."""
+    checkpoint, dataset = find_checkpoint(Path(config.checkpoint)), open_dataset(config.dataset)
+    return (
+        f"step {checkpoint.step:,} of {checkpoint.run} on {len(dataset):,} records of {dataset.path}, "
+        f"{f'the best {config.k_test} re-ranked' if config.k_test else 'cosine only'} -> {config.output}"
+    )
 
 
 @torch.no_grad()

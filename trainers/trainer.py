@@ -27,7 +27,7 @@ from trainers.augment import TrainView
 from trainers.checkpoint import Checkpoint, CheckpointFolder, RunState
 from trainers.config import MAY_CHANGE, TrainConfig, changed_keys
 from trainers.distributed import Group, joined_group
-from trainers.loader import LoadedStep, Loader
+from trainers.loader import Loader
 from trainers.meter import Meter
 from trainers.observe import ORDER, Interval, JsonLines, MetricsFile, Observer, SteadyLine, TensorBoard
 from trainers.optim import Horizon, build_optimizer, learning_rate, load_optimizer_state, optimizer_state_by_name
@@ -85,6 +85,19 @@ def train(config: TrainConfig, *, on_step: OnStep | None = None, lines: bool = T
         for observer in observers:
             stack.enter_context(closing(observer))
         return _train(run, termination, observers, on_step)
+
+
+def plan(config: TrainConfig) -> str:
+    """Say in one line what a run would do; opens the datasets, builds no model, writes nothing."""
+    streams = open_streams(config)
+    order = _order(config, streams, load_task(config.task))
+    steps = _steps(config, order)
+    checkpoint = CheckpointFolder(Path(config.output) / "checkpoints", keep=config.keep).latest()
+    stands = f"goes on after step {checkpoint.step:,}" if checkpoint else "starts afresh"
+    return (
+        f"{steps:,} steps of {config.batch_size} over {order.items:,} items ({order.steps_per_epoch:,} steps per epoch, "
+        f"{steps / order.steps_per_epoch:.1f} epochs) of {', '.join(streams.datasets)}; {stands} -> {config.output}"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +162,7 @@ def _prepare(config: TrainConfig, group: Group) -> _Run:
             rank=group.rank,
             world=group.world,
             micro_batches=config.micro_batches,
-            workers=config.workers,
+            workers=config.loader_workers,
         ),
         model=model,
         step=_step(config, model, group, horizon, checkpoint),
@@ -172,7 +185,6 @@ def _train(
         taken = run.step(loaded.micro_batches, loaded.step)
         meter.add(loaded.step, {**taken.losses, **taken.logged}, keys=loaded.names, first_slot=loaded.first_slot)
         clock.waited_s += loaded.waited_s
-        _report_damage(loaded)
         done = loaded.step + 1
         ends_interval = done % config.log_every == 0 or done == steps
         # Alone, a process stops at once; several must stop at the same step, so they ask one another once per interval.
@@ -317,17 +329,6 @@ def _observers(run: _Run, *, lines: bool) -> tuple[Observer, ...]:
     if lines:
         observers.append(SteadyLine())
     return tuple(observers)
-
-
-def _report_damage(loaded: LoadedStep) -> None:
-    for damage in loaded.damaged:
-        logger.warning(
-            "%s: record %r of shard %s is damaged (%s); a reserve took its slot",
-            damage.source,
-            damage.key,
-            damage.shard,
-            damage.what,
-        )
 
 
 class _IntervalClock:

@@ -1,0 +1,34 @@
+"""Retrieval scores of a checkpoint on a dataset."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from jobs.progress import Bar, progress
+from trainers.config import EvaluateConfig
+
+HELP = "recall between pictures and captions, both ways, re-ranked; writes predictions.jsonl and scores.json"
+
+Config = EvaluateConfig
+
+
+def run(config: EvaluateConfig, *, dry_run: bool) -> int:
+    """Evaluate, and print the recall table."""
+    from trainers.evaluator import evaluate, plan
+
+    if dry_run:
+        print(plan(config))
+        return 0
+    with ExitStack() as stack:
+        bars: dict[str, Bar] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                stack.close()  # the bar of the stage before
+                unit = "texts" if stage == "texts" else "pictures"
+                bars[stage] = stack.enter_context(progress(stage, total=total, unit=unit))
+            bars[stage].advance(done - bars[stage].done)
+
+        scores = evaluate(config, on_progress=advance)
+    print(scores.table())
+    return 0

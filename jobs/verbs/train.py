@@ -1,0 +1,88 @@
+"""Pretraining or fine-tuning from a preset; the same command resumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field, PositiveInt
+
+from jobs.executors import ExecutorConfig
+from jobs.progress import console, progress
+from trainers.config import TrainConfig
+
+if TYPE_CHECKING:
+    from trainers.observe import Interval
+    from trainers.trainer import TrainSummary
+
+HELP = "pretraining or fine-tuning from a preset; resumes by itself from `output`"
+
+
+class Config(TrainConfig, ExecutorConfig):
+    """What to train, and on which processes."""
+
+    workers: PositiveInt | None = None
+    """training processes of executor=ray; unset: 1"""
+    gpus_per_worker: float = Field(0, ge=0)
+    """of executor=ray; 0 trains on CPUs"""
+
+    def training(self) -> TrainConfig:
+        """The part that says what the run is, with paths that hold in any process."""
+        fields = {name: getattr(self, name) for name in TrainConfig.model_fields}
+        streams = {
+            name: stream.model_copy(update={"dataset": _absolute(stream.dataset)})
+            for name, stream in self.streams.items()
+        }
+        return TrainConfig.model_construct(**fields | {"streams": streams, "output": _absolute(self.output)})
+
+
+def run(config: Config, *, dry_run: bool) -> int:
+    """Train, and print one line with the result; 1 when a SIGTERM ended the run early."""
+    training = config.training()
+    if dry_run:
+        print(_plan(training))
+        return 0
+    summary = _on_ray(config, training) if config.executor == "ray" else _here(training)
+    losses = "  ".join(f"{name.removeprefix('loss/')} {value:.4f}" for name, value in summary.losses.items())
+    state = "done" if summary.is_complete else "stopped: the same command goes on from here"
+    print(f"step {summary.step}/{summary.steps}  {losses or 'nothing was left to do'}  {state} -> {config.output}")
+    return 0 if summary.is_complete else 1
+
+
+def _here(training: TrainConfig) -> TrainSummary:
+    """Train in this process, or as this rank of a `torchrun`; a live bar on a terminal, steady lines otherwise."""
+    from trainers.trainer import train
+
+    if not console.is_terminal:
+        return train(training)
+    with progress("train", total=1, unit="steps") as bar:
+
+        def advance(done: int, total: int, interval: Interval | None) -> None:
+            bar.total = total
+            note = f"loss {interval.losses['loss']:.3f}  {interval.images_per_s:.0f} img/s" if interval else None
+            bar.advance(done - bar.done, note=note)
+
+        return train(training, on_step=advance, lines=False)
+
+
+def _on_ray(config: Config, training: TrainConfig) -> TrainSummary:
+    from jobs.ray_train import train_on_ray
+
+    return train_on_ray(
+        training,
+        workers=config.workers or 1,
+        gpus_per_worker=config.gpus_per_worker,
+        address=config.address,
+        object_store_bytes=config.object_store_mib << 20,
+    )
+
+
+def _plan(training: TrainConfig) -> str:
+    """Say what a run would do, without building a model."""
+    from trainers.trainer import plan
+
+    return plan(training)
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).absolute())
