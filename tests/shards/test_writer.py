@@ -246,7 +246,7 @@ from shards.records import Caption, Media, Origin, Record
 from shards.storage import open_storage
 from shards.writer import ShardWriter, committed_units
 
-UNITS = 3
+UNITS = 2
 
 def write(folder):
     storage = open_storage(folder)
@@ -304,8 +304,9 @@ for attempt in range(200):  # every file operation in turn, then random moments 
         write(folder)
         assert files(folder) == whole, (attempt, sorted(set(files(folder)) ^ set(whole)))
     else:
+        assert status == 0
         break
-for attempt in range(10):
+for attempt in range(6):
     folder = f"{root}/random{attempt}"
     child = run_child(lambda: write(folder))
     time.sleep(rng.uniform(0, took))
@@ -331,4 +332,4 @@ def test_a_writer_killed_at_any_moment_leaves_nothing_or_a_whole_shard_and_the_n
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 20  # died at that many different file operations
+    assert int(done.stdout) > 40  # died at that many different file operations
