@@ -97,7 +97,7 @@ def ticks(low: float, high: float) -> tuple[float, ...]:
     """Two to five round levels that lie in a range and nearly span it."""
     if not high > low:
         return (low,)
-    rough = (high - low) / 3
+    rough = (high - low) / 4
     unit: float = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)

@@ -62,7 +62,9 @@ def datasets_section(datasets: Sequence[Dataset]) -> Markup:
     )
 
 
-def gallery_section(dataset: Dataset, *, pictures: int, concepts: str) -> Markup | None:
+def gallery_section(
+    dataset: Dataset, *, pictures: int, concepts: str, agreements: Mapping[str, tuple[float, float]]
+) -> Markup | None:
     """Pictures spread evenly over a dataset, with what is said about them and the concepts that a CLIP model sees."""
     scores, card = concept_scores(dataset, sample_rows(dataset, pictures), column=concepts)
     exhibits = []
@@ -81,6 +83,9 @@ def gallery_section(dataset: Dataset, *, pictures: int, concepts: str) -> Markup
             " The bars are visual concepts: nouns counted over the captions, ranked for each picture by the cosine between "
             "their CLIP embeddings. No caption of the picture is looked at."
         )
+        own, other = agreements.get(f"{card['column']}-{card['digest8']}", (None, None))
+        if own is not None:
+            told += f" Of the best five, {own:.0%} are named in the picture's own captions; in another picture's, {other:.0%}."
     vocabulary = concept_note(card)
     return tag(
         "section",

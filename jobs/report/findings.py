@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,6 +104,8 @@ class Findings:
     runs: tuple[Run, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     timings: tuple[TimedStep, ...] = ()
+    agreements: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """By concepts column: the share of a picture's five best concepts that its own captions name, and another's captions."""
     sources: tuple[str, ...] = ()  # as named on the command line
 
 
@@ -118,6 +120,7 @@ def find(datasets: Sequence[str], runs: Sequence[str]) -> Findings:
     found_runs: list[Run] = []
     evaluations: list[Evaluation] = []
     timings: tuple[TimedStep, ...] = ()
+    agreements: dict[str, tuple[float, float]] = {}
     for name in runs:
         before = len(opened) + len(found_runs) + len(evaluations)
         for folder in _folders(Path(name), DEEPEST):
@@ -129,6 +132,8 @@ def find(datasets: Sequence[str], runs: Sequence[str]) -> Findings:
                 evaluations.append(read_evaluation(folder))
             if (folder / "timings.json").is_file():
                 timings = (*timings, *read_timings(folder / "timings.json"))
+            if (folder / "summary.json").is_file():
+                agreements |= read_agreement(folder / "summary.json")
         if before == len(opened) + len(found_runs) + len(evaluations):
             raise InputError(
                 f"{name}: holds no dataset.json, metrics.jsonl or scores.json; "
@@ -139,6 +144,7 @@ def find(datasets: Sequence[str], runs: Sequence[str]) -> Findings:
         runs=tuple(sorted(found_runs, key=lambda run: (run.config.get("init") is not None, str(run.path)))),
         evaluations=tuple(sorted(evaluations, key=lambda found: found.metrics.get("text_to_image_r1", 0.0))),
         timings=timings,
+        agreements=agreements,
         sources=(*datasets, *runs),
     )
 
@@ -178,6 +184,16 @@ def read_timings(path: Path) -> tuple[TimedStep, ...]:
         return tuple(TimedStep(**{name: step[name] for name in names}) for step in steps)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: no timings of a demo ({error}); remove the file") from error
+
+
+def read_agreement(path: Path) -> dict[str, tuple[float, float]]:
+    """Read how far concepts agree with captions, from what a `concepts` command summed up; empty where it could not tell."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        agreement = summary["agreement"]
+        return {str(summary["column"]): (float(agreement["own"]), float(agreement["other"]))} if agreement else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the summary of a `concepts` command ({error}); run it again") from error
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:

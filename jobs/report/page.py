@@ -97,7 +97,9 @@ def _sections(findings: Findings, config: ReportConfig) -> Iterator[Markup | Non
         yield recall_section(findings.evaluations)
         yield retrievals_section(findings.evaluations[-1], Locator(findings.datasets), count=config.retrievals)
     if findings.datasets and config.pictures:
-        yield gallery_section(findings.datasets[0], pictures=config.pictures, concepts=config.concepts)
+        yield gallery_section(
+            findings.datasets[0], pictures=config.pictures, concepts=config.concepts, agreements=findings.agreements
+        )
     if findings.runs:
         yield curves_section(findings.runs)
     if findings.datasets:

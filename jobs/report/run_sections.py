@@ -94,21 +94,21 @@ def retrievals_section(evaluation: Evaluation, locator: Locator, *, count: int) 
     best, worst = choose_retrievals(list(evaluation.retrievals("text_to_image")), count)
     if not best and not worst:
         return None
-    total = evaluation.facts.get("images")
     parts = [tag("h3", f"The {len(best)} best")] if best else []
-    parts += [tag("div", *(_shelf(retrieval, locator, total) for retrieval in best), class_="shelves")] if best else []
+    parts += [tag("div", *(_shelf(retrieval, locator) for retrieval in best), class_="shelves")] if best else []
     if worst:
         parts += [
             tag("h3", f"The {len(worst)} worst"),
-            tag("div", *(_shelf(retrieval, locator, total) for retrieval in worst), class_="shelves"),
+            tag("div", *(_shelf(retrieval, locator) for retrieval in worst), class_="shelves"),
         ]
     return tag(
         "section",
         tag("h2", "Retrievals, best and worst"),
         tag(
             "p",
-            f"Captions as queries, {evaluation.title.lower()}. Left the picture that the caption was written for, then the first "
-            f"{SHOWN} pictures retrieved. Best: right with the widest lead. Worst: the true picture ranked lowest.",
+            f"Captions as queries, {evaluation.title.lower()}. Left the picture that the caption was written for, then the "
+            f"first {SHOWN} of {evaluation.facts.get('images', 'all')} pictures with their scores. Best: right with the widest "
+            "lead. Worst: the true picture ranked lowest.",
             class_="lead",
         ),
         *parts,
@@ -157,14 +157,14 @@ def _one_per_picture(retrievals: Sequence[Retrieval], count: int) -> list[Retrie
     return list(chosen.values())
 
 
-def _shelf(retrieval: Retrieval, locator: Locator, total: object) -> Markup:
-    place = f"rank {retrieval.rank + 1}" + (f" / {total}" if total else "")
+def _shelf(retrieval: Retrieval, locator: Locator) -> Markup:
+    place = f"rank {retrieval.rank + 1}"
     truth = retrieval.truth[0]
     found = [
         tag(
             "li",
             locator.exhibit(key).picture(),
-            tag("span", ("✓ " if key in retrieval.truth else "") + f"{number}. {score:.2f}"),
+            tag("span", f"{'✓' if key in retrieval.truth else f'{number}.'} {score:.2f}"),
             class_="true" if key in retrieval.truth else None,
         )
         for number, (key, score) in enumerate(retrieval.ranked[:SHOWN], start=1)
