@@ -1,0 +1,129 @@
+"""`ray start` and `ray job submit` exactly as the README says, on a head of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import main
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).resolve().parents[2]
+RAY = Path(sys.executable).with_name("ray")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[dict[str, str]]:
+    """A Ray head with a dashboard; yields the environment that a person would export. It is stopped by its own process ids."""
+    temporary = tempfile.mkdtemp(prefix="ostraka-head-", dir="/tmp")
+    port, dashboard, client = free_ports(3)
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{RAY.parent}{os.pathsep}{environment['PATH']}"  # an activated environment
+    environment.pop("RAY_ADDRESS", None)
+    command = [
+        str(RAY), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2",
+        f"--ray-client-server-port={client}", "--object-store-memory=157286400", f"--temp-dir={temporary}",
+        "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
+    ]  # fmt: skip
+    # A session of its own, so that the head and everything it started can be ended together and nothing else is.
+    log = Path(temporary, "head.log")
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        _wait_for(address, environment, process, log)
+        yield environment | {"RAY_API_SERVER_ADDRESS": address, "GCS": f"127.0.0.1:{port}"}
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _wait_for(address: str, environment: dict[str, str], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    command = [str(RAY), "job", "list", "--address", address]
+    while time.monotonic() < deadline and process.poll() is None:
+        if subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0:
+            return
+        time.sleep(0.5)
+    pytest.fail(f"the Ray head did not come up:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> list[str]:
+    from PIL import Image
+
+    folder = tmp_path / "val2017"
+    folder.mkdir()
+    images, annotations = [], []
+    for number in range(12):
+        images.append({"id": number, "file_name": f"{number}.jpg"})
+        annotations.append({"id": number, "image_id": number, "caption": f"Number {number}."})
+        Image.new("RGB", (32, 32), (20 * number, 9, 9)).save(folder / f"{number}.jpg")
+    (tmp_path / "captions_val2017.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    return [
+        "source.kind=coco_captions",
+        f"source.annotations={tmp_path / 'captions_val2017.json'}",
+        f"source.media={folder}",
+        "records_per_shard=3",
+    ]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_submitted_job_and_an_attached_driver_write_what_one_process_writes(
+    head: dict[str, str], raw: list[str], tmp_path: Path
+) -> None:
+    assert main(["shards", *raw, f"output={tmp_path / 'inline'}"]) == 0
+    expected = tree(tmp_path / "inline")
+
+    words = ["-m", "jobs", "shards", *raw, "executor=ray"]
+    submitted = _submit(["python", *words, f"output={tmp_path / 'job'}"], head)
+    assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
+    assert "12 records, 12 annotations, 4 shards" in submitted.stdout
+    assert tree(tmp_path / "job") == expected
+
+    attached = subprocess.run(
+        [sys.executable, *words, f"output={tmp_path / 'attached'}"],
+        cwd=ROOT, env=head | {"RAY_ADDRESS": head["GCS"]}, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert attached.returncode == 0, attached.stderr[-3000:]
+    assert tree(tmp_path / "attached") == expected
+
+
+def _submit(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """`ray job submit`; a head that has only just come up may not have its job agent yet and asks to try again."""
+    deadline = time.monotonic() + 60
+    while True:
+        done = subprocess.run(
+            [str(RAY), "job", "submit", "--working-dir", ".", "--", *words],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(1)
