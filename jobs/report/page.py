@@ -118,7 +118,7 @@ def _figures(findings: Findings, config: ReportConfig) -> Markup:
         figures += [
             (f"{sum(card.records for card in cards):,}", "records"),
             (f"{sum(card.annotations for card in cards):,}", "annotations"),
-            (f"{sum(sum(card.rejects.values()) for card in cards):,}", "rejects, all named"),
+            (f"{sum(sum(card.rejects.values()) for card in cards):,}", "rejects, each of them named"),
             (size_text(sum(card.bytes for card in cards)), "in shards"),
         ]
     if findings.evaluations:

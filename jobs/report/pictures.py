@@ -139,7 +139,7 @@ def concept_scores(
         sidecar = open_sidecar(dataset, column)
         found = {(shard, row): sidecar.row(shard, dataset.index(shard).keys[row]) for shard, row in rows}
     except DatasetError as error:
-        logger.info("%s: shown without concepts (%s)", dataset.path, error)
+        logger.debug("%s: shown without concepts (%s)", dataset.path, error)
         return {}, {}
     scores = {place: dict(zip(row["phrases"], map(float, row["scores"]), strict=True)) for place, row in found.items()}
     return scores, sidecar.card
