@@ -7,8 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,20 +111,22 @@ class Loader:
             BudgetError: too many records are damaged.
             LoaderError: a worker process died.
         """
-        made = self._made_here(start, stop) if self._workers == 0 else self._made_by_workers(start, stop)
-        while True:
-            began = time.perf_counter()
-            step = next(made, None)
-            if step is None:
-                return
-            self._note(step.damaged)
-            yield replace(step, waited_s=time.perf_counter() - began)
+        with closing(
+            self._made_here(start, stop) if self._workers == 0 else self._made_by_workers(start, stop)
+        ) as made:
+            while True:
+                began = time.perf_counter()
+                step = next(made, None)
+                if step is None:
+                    return
+                self._note(step.damaged)
+                yield replace(step, waited_s=time.perf_counter() - began)
 
-    def _made_here(self, start: int, stop: int) -> Iterator[LoadedStep]:
+    def _made_here(self, start: int, stop: int) -> Generator[LoadedStep]:
         for step in range(start, stop):
             yield self._maker.make(step)
 
-    def _made_by_workers(self, start: int, stop: int) -> Iterator[LoadedStep]:
+    def _made_by_workers(self, start: int, stop: int) -> Generator[LoadedStep]:
         with _own_child_handler():
             loader = DataLoader(
                 self._maker,
@@ -136,22 +138,22 @@ class Loader:
                 collate_fn=_as_it_is,
                 generator=torch.Generator(),  # else starting workers would draw from the training process's generator
             )
-            made = iter(loader)
-        while True:
-            try:
-                step = next(made, None)
-            except RuntimeError as problem:
-                if "worker" not in str(problem):
-                    raise
-                raise LoaderError(
-                    f"a loader worker was killed ({str(problem).splitlines()[0].rstrip('. ')}), most often for want of memory; "
-                    "lower workers or batch_size and run the same command again, which goes on from the last checkpoint"
-                ) from problem
-            if step is None:
-                return
-            if isinstance(step, OstrakaError):
-                raise step
-            yield step
+            made: Any = iter(loader)
+        try:
+            for step in made:
+                if isinstance(step, OstrakaError):
+                    raise step
+                yield step
+        except RuntimeError as problem:
+            if "DataLoader worker" not in str(problem):
+                raise
+            raise LoaderError(
+                f"a loader worker was killed ({str(problem).splitlines()[0].rstrip('. ')}), most often for want of memory; "
+                "lower workers or batch_size and run the same command again, which goes on from the last checkpoint"
+            ) from problem
+        finally:
+            # Torch ends workers when their iterator is collected, which an error's traceback can put off for long.
+            made._shutdown_workers()
 
     def _note(self, damaged: Sequence[Damage]) -> None:
         for each in damaged:

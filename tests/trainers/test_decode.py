@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from trainers.decode import DecodeError, decode_image, jpeg_frame
+
+ORIENTATION = 0x0112
+
+
+def scene(width: int = 60, height: int = 40) -> Image.Image:
+    """A smooth picture without symmetry: every turn and mirror of it differs."""
+    down, right = np.mgrid[0:height, 0:width]
+    channels = [255 * right / width, 255 * down / height, 255 * (right / width) * (down / height)]
+    return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
+
+
+def packed(picture: Image.Image, form: str, **settings: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, form, **settings)
+    return file.getvalue()
+
+
+def shown(data: bytes) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Decode to (H, W, 3), signed for differences."""
+    return decode_image(data).permute(1, 2, 0).numpy().astype(np.int64)
+
+
+def by_pillow(data: bytes) -> np.ndarray[Any, np.dtype[np.int64]]:
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert picture is not None
+    return np.asarray(picture.convert("RGB")).astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}, {"optimize": True}]
+)
+def test_a_jpeg_decodes_to_the_pixels_that_pillow_shows(settings: dict[str, Any]) -> None:
+    data = packed(scene(), "JPEG", **settings)
+    assert shown(data).shape == (40, 60, 3)
+    assert np.abs(shown(data) - by_pillow(data)).max() <= 2  # builds of libjpeg-turbo may round differently
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_is_honoured(form: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = packed(scene(), form, exif=exif, quality=95)
+    assert shown(data).shape[:2] == ((40, 60) if orientation < 5 else (60, 40))
+    assert np.abs(shown(data) - by_pillow(data)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"), [("L", "JPEG"), ("CMYK", "JPEG"), ("L", "PNG"), ("P", "PNG"), ("1", "PNG"), ("P", "GIF")]
+)
+def test_every_colour_mode_comes_out_as_rgb(mode: str, form: str) -> None:
+    data = packed(scene().convert(mode), form)
+    assert np.abs(shown(data) - by_pillow(data)).max() <= 2
+    if mode != "1":
+        grey = scene().convert("L").convert("RGB") if mode == "L" else scene()
+        assert np.abs(shown(data) - np.asarray(grey)).mean() < 24  # the palette of the web is coarse
+
+
+def test_an_inverted_cmyk_jpeg_of_a_print_shop_shows_its_true_colours() -> None:
+    # Such files hold 255 − ink and say so in an Adobe marker; ink 0 everywhere but yellow is a yellow picture.
+    ink = np.zeros((16, 16, 4), dtype=np.uint8)
+    ink[:, :, 2] = 255
+    data = packed(Image.fromarray(ink, mode="CMYK"), "JPEG", quality=95)
+    assert b"Adobe" in data
+    assert jpeg_frame(data) == (16, 16, 4)
+    assert np.abs(shown(data) - [255, 255, 0]).max() < 12
+
+
+def test_sixteen_bits_are_cut_to_eight_and_not_clipped() -> None:
+    ramp = np.linspace(0, 65535, 32 * 8).astype(np.uint16).reshape(8, 32)
+    pixels = shown(packed(Image.fromarray(ramp), "PNG"))
+    assert (pixels == (ramp >> 8)[:, :, None]).all()
+    assert len(np.unique(pixels)) > 200
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_transparency_is_laid_over_white(form: str) -> None:
+    picture = scene().convert("RGBA")
+    picture.putalpha(Image.new("L", picture.size, 0))
+    assert (shown(packed(picture, form)) == 255).all()
+
+
+def test_a_palette_with_a_transparent_colour_is_laid_over_white() -> None:
+    picture = Image.new("P", (4, 4), 1)
+    picture.putpalette([255, 0, 0, 0, 255, 0])
+    picture.putpixel((0, 0), 0)
+    pixels = shown(packed(picture, "PNG", transparency=0))
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[1, 1].tolist() == [0, 255, 0]
+
+
+def test_of_an_animation_the_first_frame_is_shown() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    for form in ("GIF", "WEBP"):
+        data = packed(frames[0], form, save_all=True, append_images=frames[1:])
+        assert np.abs(shown(data) - [255, 0, 0]).max() < 12
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<html>gone</html>",
+        b"\xff\xd8\xff\xe0",
+        packed(scene(), "JPEG")[:-200],
+        packed(scene(), "JPEG")[:30],
+        packed(scene(), "PNG")[:-60],
+        packed(Image.new("F", (4, 4)), "TIFF"),
+    ],
+    ids=["nothing", "a page", "a stub", "cut off", "cut in the header", "cut png", "floating point"],
+)
+def test_what_cannot_be_shown_is_a_decode_error(data: bytes) -> None:
+    with pytest.raises(DecodeError):
+        decode_image(data)
+
+
+def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.decode.MAX_PIXELS", 100)
+    for form in ("JPEG", "PNG"):
+        with pytest.raises(DecodeError, match="60 x 40"):
+            decode_image(packed(scene(), form))
+
+
+def test_the_frame_header_is_found_behind_other_segments() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    assert jpeg_frame(packed(scene(), "JPEG", exif=exif, comment=b"\xff\xc0 not a frame", icc_profile=bytes(3000))) == (
+        40,
+        60,
+        3,
+    )
+    assert jpeg_frame(packed(scene(), "PNG")) is None
