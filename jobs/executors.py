@@ -10,14 +10,17 @@ picklable, so it is a module-level function or a `functools.partial` of one.
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
 from pydantic import Field, PositiveInt, model_validator
 
 from shards.config import Config
+from shards.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +28,7 @@ UnitT = TypeVar("UnitT")
 ResultT = TypeVar("ResultT")
 UnitT_contra = TypeVar("UnitT_contra", contravariant=True)
 
+SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of a submitted job, and nowhere else
 RETRIES = 3  # of one unit, when the worker that had it died; a unit that kills four workers is no accident
 
 
@@ -97,8 +101,8 @@ class Executor(Protocol):
         resources: Mapping[str, float] | None = None,
         workers: int | None = None,
         stateful: bool = False,
-    ) -> Iterator[Outcome[UnitT, ResultT]]:
-        """Yield every unit's outcome, in the order in which they finish.
+    ) -> Generator[Outcome[UnitT, ResultT], None, None]:
+        """Yield every unit's outcome, in the order in which they finish; closing the generator gives up the rest.
 
         Args:
             factory: gives the function that is called per unit.
@@ -115,7 +119,7 @@ class Executor(Protocol):
 
 def drive(
     backend: Backend[UnitT, ResultT], units: Sequence[UnitT], *, retries: int = RETRIES
-) -> Iterator[Outcome[UnitT, ResultT]]:
+) -> Generator[Outcome[UnitT, ResultT], None, None]:
     """Run all units on a backend, bounded in flight; the one loop of every executor."""
     waiting = deque(range(len(units)))
     losses = dict.fromkeys(waiting, 0)
@@ -153,7 +157,7 @@ class InlineExecutor:
         resources: Mapping[str, float] | None = None,
         workers: int | None = None,
         stateful: bool = False,
-    ) -> Iterator[Outcome[UnitT, ResultT]]:
+    ) -> Generator[Outcome[UnitT, ResultT], None, None]:
         backend: _InlineBackend[UnitT, ResultT] = _InlineBackend(factory)
         return drive(backend, units)
 
@@ -182,6 +186,36 @@ class _InlineBackend(Generic[UnitT, ResultT]):
         self._started = None
 
 
+def cluster_for(config: ExecutorConfig) -> AbstractContextManager[None]:
+    """Keep one Ray for several runs, because starting it takes longer than many a run; nothing where work is inline."""
+    if config.executor == "inline":
+        return nullcontext()
+    from jobs.ray_executor import attached, cluster_address
+
+    return attached(
+        cluster_address(config.address), workers=config.workers, object_store_bytes=config.object_store_mib << 20
+    )
+
+
+def refuse_relative_paths(paths: Mapping[str, str | None]) -> None:
+    """Inside `ray job submit` a relative path would mean the uploaded copy of the code, which is deleted afterwards.
+
+    Args:
+        paths: by config key; URLs and unset ones are fine.
+
+    Raises:
+        ConfigError: the command runs as a submitted job and a path is relative.
+    """
+    if SUBMITTED_JOB not in os.environ:
+        return
+    for key, path in paths.items():
+        if path is not None and "://" not in path and not os.path.isabs(path):
+            raise ConfigError(
+                f"{key}={path} is relative, and inside `ray job submit` that is the uploaded copy of the code; "
+                "give an absolute path that every node sees"
+            )
+
+
 def executor_for(config: ExecutorConfig) -> Executor:
     """Choose the executor that a config names; Ray is imported only when it is asked for."""
     return _EXECUTORS[config.executor](config)
@@ -190,9 +224,7 @@ def executor_for(config: ExecutorConfig) -> Executor:
 def _ray(config: ExecutorConfig) -> Executor:
     from jobs.ray_executor import RayExecutor
 
-    return RayExecutor(
-        workers=config.workers, address=config.address, object_store_bytes=config.object_store_mib * 1024 * 1024
-    )
+    return RayExecutor(workers=config.workers, address=config.address, object_store_bytes=config.object_store_mib << 20)
 
 
 _EXECUTORS: dict[str, Callable[[ExecutorConfig], Executor]] = {"inline": lambda _: InlineExecutor(), "ray": _ray}

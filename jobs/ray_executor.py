@@ -12,12 +12,12 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from jobs.executors import Finished, Outcome, WorkerLostError, drive
+from jobs.executors import SUBMITTED_JOB, Finished, Outcome, WorkerLostError, drive
 from shards.errors import MissingLibraryError, OstrakaError
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class RayExecutor:
         object_store_bytes: memory of an own Ray's object store.
         """
         self._workers = workers
-        self._address = address or os.environ.get("RAY_ADDRESS") or None
+        self._address = cluster_address(address)
         self._object_store_bytes = object_store_bytes
 
     def run(
@@ -54,7 +54,7 @@ class RayExecutor:
         resources: Mapping[str, float] | None = None,
         workers: int | None = None,
         stateful: bool = False,
-    ) -> Iterator[Outcome[UnitT, ResultT]]:
+    ) -> Generator[Outcome[UnitT, ResultT], None, None]:
         """See `Executor.run`. A worker that needs a GPU is always stateful."""
         if not units:
             return
@@ -64,6 +64,12 @@ class RayExecutor:
             workers = min(workers or _workers_that_fit(needs), len(units))
             backend = (_ActorBackend if stateful or needs.get("GPU") else _TaskBackend)(factory, needs, workers)
             yield from drive(backend, units)
+
+
+def cluster_address(configured: str | None) -> str | None:
+    """The cluster to attach to: as configured, else RAY_ADDRESS; None (or `local`) means an own Ray on this machine."""
+    address = configured or os.environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address
 
 
 @contextmanager
@@ -103,7 +109,7 @@ def _attach(address: str) -> None:
     import ray
 
     # Inside `ray job submit` the job's own runtime environment carries the code; anywhere else our rooms travel with us.
-    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    inside_job = SUBMITTED_JOB in os.environ
     environment = {} if inside_job else {"py_modules": [str(ROOT / room) for room in ROOMS]}
     try:
         ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
@@ -170,7 +176,7 @@ def _nothing() -> Iterator[None]:
 
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    """A short-named folder for an own Ray's sockets and logs; kept for its logs only when the run fails."""
+    """A folder for an own Ray's sockets and logs, gone with it; its name is short, as a socket's path must be."""
     root = tempfile.gettempdir()
     folder = Path(tempfile.mkdtemp(prefix="ostraka-", dir=root if len(root) <= _LONGEST_TEMP_ROOT else "/tmp"))
     try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from contextlib import closing
 from functools import partial
 
-from jobs.executors import ExecutorConfig, executor_for
+from jobs.executors import ExecutorConfig, executor_for, refuse_relative_paths
 from jobs.progress import progress
 from pipelines.convert import (
     ConvertConfig,
@@ -19,7 +20,7 @@ from pipelines.convert import (
     finish,
     plan_units,
 )
-from pipelines.source import Unit
+from pipelines.source import LOCATIONS, Unit
 from shards.manifest import Card
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Config(ConvertConfig, ExecutorConfig):
 
 def run(config: Config, *, dry_run: bool) -> int:
     """Plan, convert what is not committed yet, merge; print one line with the result."""
+    refuse_relative_paths({f"source.{name}": config.source.get(name) for name in LOCATIONS} | {"output": config.output})
     conversion = config.conversion()
     check_output(conversion)
     units = plan_units(conversion)
@@ -58,9 +60,11 @@ def _convert(config: Config, conversion: ConvertConfig, units: tuple[Unit, ...])
     check_budget(conversion, reports, total=total)
     digest = conversion.digest()
     left = [unit for unit in units if unit.id(digest) not in done]
-    work = executor_for(config).run(partial(partial, convert_unit, conversion), left)
-    with progress("shards", total=len(units), unit="shards", done=len(done)) as bar:
-        for outcome in work:
+    with (
+        closing(executor_for(config).run(partial(partial, convert_unit, conversion), left)) as outcomes,
+        progress("shards", total=len(units), unit="shards", done=len(done)) as bar,
+    ):
+        for outcome in outcomes:
             report = outcome.result
             reports.append(report)
             bar.advance(records=report.records, rejected=report.raw_items - report.records)

@@ -55,7 +55,7 @@ def test_inline_ray_and_an_interrupted_ray_write_the_same_bytes(raw: dict[str, s
     config = ConvertConfig(source=dict(raw), output=str(output), records_per_shard=4)
     run = RayExecutor(workers=2).run(partial(partial, convert_unit, config), plan_units(config))
     assert len(list(islice(run, 2))) == 2
-    run.close()  # type: ignore[attr-defined]
+    run.close()
     assert not (output / "dataset.json").exists()
     assert main([*words, f"output={output}", "executor=ray", "workers=2"]) == 0
     assert tree(output) == expected

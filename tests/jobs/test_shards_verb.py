@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import main
+from jobs.config import load_config, preset_names
+from jobs.executors import SUBMITTED_JOB
 from jobs.verbs.shards import Config
 from shards.reader import open_dataset
 
@@ -170,3 +172,30 @@ def test_the_executor_settings_are_no_part_of_the_conversion() -> None:
     inline = Config(source=source, output="out")
     on_ray = Config(source=source, output="out", executor="ray", workers=7)
     assert inline.conversion() == on_ray.conversion()
+
+
+def test_relative_paths_are_refused_where_they_would_point_into_an_uploaded_copy(
+    raw: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SUBMITTED_JOB, "{}")
+    assert main(["shards", *raw, "output=runs/coco"]) == 2
+    assert "output=runs/coco is relative" in capsys.readouterr().err
+
+
+def test_pictures_and_dataset_may_lie_on_any_storage(raw: list[str], tmp_path: Path) -> None:
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    for photo in (tmp_path / "val2017").iterdir():
+        system.pipe_file(f"/verb/val2017/{photo.name}", photo.read_bytes())
+    assert main(["shards", *raw, f"output={tmp_path / 'local'}"]) == 0
+    remote = [word if "media" not in word else "source.media=memory://verb/val2017" for word in raw]
+    assert main(["shards", *remote, "output=memory://verb/out"]) == 0
+    found = {str(name).removeprefix("/verb/out/"): system.cat_file(name) for name in system.find("/verb/out")}
+    assert found == tree(tmp_path / "local")
+
+
+@pytest.mark.parametrize("preset", preset_names("shards"))
+def test_a_preset_needs_nothing_but_the_places_of_files(preset: str, raw: list[str], tmp_path: Path) -> None:
+    config = load_config(Config, preset, [*raw[1:3], f"output={tmp_path / 'out'}"], verb="shards")
+    assert config.conversion().identity()["source"]["kind"] == config.source["kind"]
