@@ -100,6 +100,16 @@ def test_another_seed_epoch_or_dataset_is_another_order_and_the_same_is_the_same
     assert orders[0] == walk(made(sizes, seed=1, epoch=0, dataset_digest="a"))
 
 
+def test_each_epoch_meets_the_shards_in_another_order() -> None:
+    first = {tuple(dict.fromkeys(shard for shard, _ in walk(made([3] * 30, epoch=e, window=1)))) for e in range(8)}
+    assert len(first) == 8
+
+
+def test_windows_of_equal_size_are_shuffled_differently() -> None:
+    places = [item for _, item in walk(made([60] * 5, window=1))]
+    assert len({tuple(places[start : start + 60]) for start in range(0, 300, 60)}) == 5
+
+
 def test_a_window_touches_only_its_own_shards_and_mixes_them() -> None:
     order = made([50] * 40, window=8)
     visited = [shard for shard, _ in walk(order)]
