@@ -10,6 +10,7 @@ from typing import Any
 from jobs.report.markup import Markup, table, tag
 from jobs.report.pictures import Exhibit, concept_scores, exhibit_record, sample_rows
 from shards.errors import DamagedRecordError
+from shards.manifest import REJECTS_PATH
 from shards.reader import Dataset
 
 REASONS: Mapping[str, str] = {
@@ -99,12 +100,13 @@ def gallery_section(
 
 def rejects_section(datasets: Sequence[Dataset]) -> Markup:
     """Every reject with its reason and raw id, counted by reason."""
-    rejects = [(dataset, row) for dataset in datasets for row in read_rejects(dataset)]
+    counts: Counter[str] = Counter()
+    for dataset in datasets:
+        counts.update(dataset.card.rejects)
     raw = sum(dataset.card.raw_items for dataset in datasets)
-    if not rejects:
+    if not counts.total():
         body = tag("p", f"None: all {raw:,} raw items became records.", class_="lead")
         return tag("section", tag("h2", "Rejects"), body, id="rejects")
-    counts = Counter(str(row["reason"]) for _, row in rejects)
     tally = tag(
         "ul",
         *(
@@ -120,6 +122,7 @@ def rejects_section(datasets: Sequence[Dataset]) -> Markup:
         ),
         class_="tally",
     )
+    shown = [(dataset, row) for dataset in datasets for row in first_rejects(dataset, MOST_REJECTS)][:MOST_REJECTS]
     rows = [
         (
             tag("code", row["id"]),
@@ -128,15 +131,15 @@ def rejects_section(datasets: Sequence[Dataset]) -> Markup:
             tag("code", row["reason"]),
             row["detail"],
         )
-        for dataset, row in rejects[:MOST_REJECTS]
+        for dataset, row in shown
     ]
-    rest = len(rejects) - len(rows)
+    rest = counts.total() - len(rows)
     return tag(
         "section",
         tag("h2", "Rejects"),
         tag(
             "p",
-            f"{len(rejects):,} of {raw:,} raw items, or single annotations of them, did not become part of a record. "
+            f"{counts.total():,} of {raw:,} raw items, or single annotations of them, did not become part of a record. "
             "None is dropped in silence.",
             class_="lead",
         ),
@@ -147,11 +150,13 @@ def rejects_section(datasets: Sequence[Dataset]) -> Markup:
     )
 
 
-def read_rejects(dataset: Dataset) -> list[dict[str, Any]]:
-    """Read a dataset's rejects: unit, id, reason, detail, level."""
+def first_rejects(dataset: Dataset, count: int) -> list[dict[str, Any]]:
+    """Read the first rejects of a dataset: unit, id, reason, detail, level. There may be millions; only a page of them is made."""
     import pyarrow.parquet as pq
 
-    return list(pq.read_table(io.BytesIO(dataset.storage.read("rejects.parquet"))).to_pylist())
+    file = pq.ParquetFile(io.BytesIO(dataset.storage.read(REJECTS_PATH)))
+    batch = next(file.iter_batches(batch_size=count), None)
+    return [] if batch is None else list(batch.to_pylist())
 
 
 def size_text(count: int) -> str:
