@@ -1,4 +1,4 @@
-"""Where the units of a job run: one loop that starts, waits, retries and stops; backends only start work and wait.
+"""Where the units of a job run: in this process or on Ray, chosen by config, called alike.
 
     for outcome in executor_for(config).run(partial(make_work, job), units):
         ...                                     # in the order in which units finish
@@ -9,27 +9,19 @@ picklable, so it is a module-level function or a `functools.partial` of one.
 
 from __future__ import annotations
 
-import logging
 import os
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
 from pydantic import Field, PositiveInt, model_validator
 
+from jobs.unit_loop import Finished, Outcome, drive
 from shards.config import Config
 from shards.errors import ConfigError
 
-logger = logging.getLogger(__name__)
-
 UnitT = TypeVar("UnitT")
 ResultT = TypeVar("ResultT")
-UnitT_contra = TypeVar("UnitT_contra", contravariant=True)
-
-SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of a submitted job, and nowhere else
-RETRIES = 3  # of one unit, when the worker that had it died; a unit that kills four workers is no accident
 
 
 class ExecutorConfig(Config):
@@ -49,45 +41,6 @@ class ExecutorConfig(Config):
         if self.executor == "inline" and (self.workers or 1) > 1:
             raise ValueError("executor=inline is one process; say executor=ray to use several workers")
         return self
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome(Generic[UnitT, ResultT]):
-    """A finished unit and what its work returned."""
-
-    unit: UnitT
-    result: ResultT
-
-
-class WorkerLostError(Exception):
-    """The process that had the unit is gone: killed, out of memory, or its node died. The unit itself did nothing wrong."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished(Generic[ResultT]):
-    """What a backend hands back: the ticket it was given, and either a result or what went wrong."""
-
-    ticket: int
-    result: ResultT | None = None
-    error: BaseException | None = None
-
-
-class Backend(Protocol[UnitT_contra, ResultT]):
-    """Starts work and waits for it, and nothing else."""
-
-    def capacity(self) -> int:
-        """How many units should be in flight."""
-        ...
-
-    def start(self, ticket: int, unit: UnitT_contra) -> None: ...
-
-    def wait(self) -> Finished[ResultT]:
-        """Block until any started unit is finished."""
-        ...
-
-    def cancel(self) -> None:
-        """Give up whatever is in flight; called once, at the end or when a unit failed."""
-        ...
 
 
 class Executor(Protocol):
@@ -115,35 +68,6 @@ class Executor(Protocol):
             Exception: whatever the work raised for a unit; the run stops, outcomes so far stay valid.
         """
         ...
-
-
-def drive(
-    backend: Backend[UnitT, ResultT], units: Sequence[UnitT], *, retries: int = RETRIES
-) -> Generator[Outcome[UnitT, ResultT], None, None]:
-    """Run all units on a backend, bounded in flight; the one loop of every executor."""
-    waiting = deque(range(len(units)))
-    losses = dict.fromkeys(waiting, 0)
-    in_flight = 0
-    try:
-        while waiting or in_flight:
-            while waiting and in_flight < backend.capacity():
-                ticket = waiting.popleft()
-                backend.start(ticket, units[ticket])
-                in_flight += 1
-            finished = backend.wait()
-            in_flight -= 1
-            if isinstance(finished.error, WorkerLostError):
-                losses[finished.ticket] += 1
-                if losses[finished.ticket] > retries:
-                    raise finished.error
-                logger.warning("unit %d lost its worker (%s); trying again", finished.ticket, finished.error)
-                waiting.append(finished.ticket)
-            elif finished.error is not None:
-                raise finished.error
-            else:
-                yield Outcome(unit=units[finished.ticket], result=finished.result)  # type: ignore[arg-type]
-    finally:
-        backend.cancel()
 
 
 class InlineExecutor:
@@ -206,6 +130,8 @@ def refuse_relative_paths(paths: Mapping[str, str | None]) -> None:
     Raises:
         ConfigError: the command runs as a submitted job and a path is relative.
     """
+    from jobs.ray_executor import SUBMITTED_JOB
+
     if SUBMITTED_JOB not in os.environ:
         return
     for key, path in paths.items():

@@ -1,4 +1,4 @@
-"""The Ray backend of `jobs/executors.py`: one task per unit, or a pool of actors where work holds a loaded model.
+"""The Ray backend of `jobs/unit_loop.py`: one task per unit, or a pool of actors where work holds a loaded model.
 
 The only file besides `jobs/ray_train.py` that imports ray. It attaches to the cluster it is told of, and starts (and
 ends) one of its own where there is none.
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from jobs.executors import SUBMITTED_JOB, Finished, Outcome, WorkerLostError, drive
+from jobs.unit_loop import Finished, Outcome, WorkerLostError, drive
 from shards.errors import MissingLibraryError, OstrakaError
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ ResultT = TypeVar("ResultT")
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("shards", "pipelines", "concepts", "model", "trainers", "jobs")
+SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of a submitted job, and nowhere else
 START_ATTEMPTS = 3
 _LONGEST_TEMP_ROOT = 30  # a socket path below it must stay within the 107 bytes that Linux allows
 

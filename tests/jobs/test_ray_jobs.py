@@ -36,13 +36,15 @@ def free_ports(count: int) -> list[int]:
 def head() -> Iterator[dict[str, str]]:
     """A Ray head with a dashboard; yields the environment that a person would export. It is stopped by its own process ids."""
     temporary = tempfile.mkdtemp(prefix="ostraka-head-", dir="/tmp")
-    port, dashboard, client = free_ports(3)
+    port, dashboard, client, agent, agent_grpc = free_ports(5)
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{RAY.parent}{os.pathsep}{environment['PATH']}"  # an activated environment
     environment.pop("RAY_ADDRESS", None)
     command = [
         str(RAY), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2",
         f"--ray-client-server-port={client}", "--object-store-memory=157286400", f"--temp-dir={temporary}",
+        # Another Ray on this machine holds the agent's usual ports, and without its agent a head takes no jobs.
+        f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}",
         "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
     ]  # fmt: skip
     # A session of its own, so that the head and everything it started can be ended together and nothing else is.

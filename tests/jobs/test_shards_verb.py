@@ -15,7 +15,7 @@ import pytest
 
 from jobs.cli import main
 from jobs.config import load_config, preset_names
-from jobs.executors import SUBMITTED_JOB
+from jobs.ray_executor import SUBMITTED_JOB
 from jobs.verbs.shards import Config
 from shards.reader import open_dataset
 
