@@ -23,6 +23,19 @@ COLOURS = ("red", "green", "blue", "yellow", "white", "purple")
 SHAPES = ("square", "disc", "bar")
 SIDE = 32
 
+TINY_FAMILY: dict[str, Any] = {
+    "kind": "vicha",
+    "image_size": 32,
+    "patch_size": 8,
+    "vision": {"width": 32, "depth": 3, "heads": 2},
+    "text": {"width": 32, "layers": 3, "fusion_layer": 2, "heads": 2, "mlp_width": 64, "max_positions": 32},
+    "projection": 16,
+    "contrast": {"queue_size": 24, "momentum": 0.9},
+    "hierarchy": {"layers": 1},
+    "masked_image": {"decoder_width": 16, "decoder_layers": 1, "decoder_heads": 2},
+    "concepts": {"layers": 1, "max_tokens": 8, "draw": 2},
+}
+
 
 def _picture(colour: str, shape: str) -> bytes:
     image = Image.new("RGB", (SIDE, SIDE), "black")

@@ -14,6 +14,7 @@ import torch
 from model.checkpoints import ImportReport, load_weights
 from model.families import load_family
 from model.family import Family, Processor
+from model.text_cleaning import clean_caption
 from model.tokenizer import load_tokenizer, train_wordpiece
 from shards.config import validate
 from shards.errors import ConfigError, DatasetError
@@ -21,7 +22,7 @@ from shards.reader import Dataset, open_dataset
 from shards.records import Caption
 from shards.sidecar import Sidecar, open_sidecar
 from trainers.checkpoint import STATE, Checkpoint, find_checkpoint
-from trainers.config import TokenizerConfig, TrainConfig
+from trainers.config import TrainConfig
 from trainers.pairing import CONCEPTS
 
 VOCABULARY = Path("tokenizer") / "vocab.txt"  # inside a run folder
@@ -84,15 +85,14 @@ def build_model(spec: Mapping[str, Any], vocabulary: Path, *, seed: int) -> Mode
     """
     try:
         kind = load_family(spec)
+        tokenizer = load_tokenizer(vocabulary)
+        family_config = validate(kind.Config, spec, where="family").with_vocabulary(len(tokenizer))
+        processor = kind.build_processor(family_config, tokenizer)
     except ValueError as error:
         raise ConfigError(f"family: {error}") from error
-    tokenizer = load_tokenizer(vocabulary)
-    family_config = validate(kind.Config, spec, where="family").with_vocabulary(len(tokenizer))
     torch.manual_seed(seed)
     return Model(
-        family=kind.build(family_config),
-        processor=kind.build_processor(family_config, tokenizer),
-        spec=family_config.model_dump(mode="json"),
+        family=kind.build(family_config), processor=processor, spec=family_config.model_dump(mode="json")
     )
 
 
@@ -109,15 +109,22 @@ def settle_vocabulary(config: TrainConfig, streams: OpenStreams, run: Path) -> P
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}-{os.getpid()}")
-    tokenizer: TokenizerConfig = config.tokenizer
-    if tokenizer.train_size is not None:
-        train_wordpiece(_captions(streams.datasets.values()), vocab_size=tokenizer.train_size, path=unfinished)
-    elif tokenizer.name is not None:
-        load_tokenizer(tokenizer.name).save(unfinished)
-    else:
-        shutil.copyfile(_inherited_vocabulary(config), unfinished)
+    try:
+        _write_vocabulary(config, streams, unfinished)
+    except ValueError as error:
+        raise ConfigError(f"tokenizer: {error}") from error
     unfinished.replace(path)
     return path
+
+
+def _write_vocabulary(config: TrainConfig, streams: OpenStreams, path: Path) -> None:
+    tokenizer = config.tokenizer
+    if tokenizer.train_size is not None:
+        train_wordpiece(_captions(streams.datasets.values()), vocab_size=tokenizer.train_size, path=path)
+    elif tokenizer.name is not None:
+        load_tokenizer(tokenizer.name).save(path)
+    else:
+        shutil.copyfile(_inherited_vocabulary(config), path)
 
 
 def _inherited_vocabulary(config: TrainConfig) -> Path:
@@ -133,7 +140,7 @@ def _inherited_vocabulary(config: TrainConfig) -> Path:
 def _captions(datasets: Iterable[Dataset]) -> Iterator[str]:
     for dataset in datasets:
         for record in dataset.records(payload=False):
-            yield from (item.text for item in record.annotations if isinstance(item, Caption))
+            yield from (clean_caption(item.text) for item in record.annotations if isinstance(item, Caption))
 
 
 def load_initial_weights(family: Family, init: str) -> ImportReport:

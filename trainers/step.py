@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,8 +51,8 @@ class TrainStep:
         self.seed = seed
         self.precision = precision
         self.clip_norm = clip_norm
-        wrapped = group.wrap(family)
-        self._forward: nn.Module = torch.compile(wrapped) if compiled else wrapped  # type: ignore[assignment]
+        self._wrapped = group.wrap(family)
+        self._forward: Callable[[Batch, Progress], Losses] = torch.compile(self._wrapped) if compiled else self._wrapped
 
     def __call__(self, batches: Sequence[Batch], step: int) -> StepLosses:
         """Take optimiser step `step` (from 0) over this rank's micro-batches.
@@ -77,9 +77,9 @@ class TrainStep:
         return StepLosses(losses=_mean(totals), logged=_mean([dict(losses.logged) for losses in parts]), lr=lr)
 
     def _backward(self, batch: Batch, progress: Progress, *, share: float, last: bool) -> Losses:
-        with self._gradients_synchronised(last):
+        with self._exchange(last):
             with self._autocast():
-                losses: Losses = self._forward(batch, progress)
+                losses = self._forward(batch, progress)
             torch.autograd.backward(losses.total * share)
         return losses
 
@@ -88,12 +88,12 @@ class TrainStep:
             return contextlib.nullcontext()
         return torch.autocast(self.group.device.type, dtype=torch.bfloat16)
 
-    def _gradients_synchronised(self, last: bool) -> contextlib.AbstractContextManager[object]:
+    def _exchange(self, last: bool) -> contextlib.AbstractContextManager[object]:
         """Let ranks exchange gradients once per step, after the last micro-batch."""
-        if last or not isinstance(self._forward, nn.parallel.DistributedDataParallel):
+        if last or not isinstance(self._wrapped, nn.parallel.DistributedDataParallel):
             return contextlib.nullcontext()
-        synchronised: contextlib.AbstractContextManager[object] = self._forward.no_sync()
-        return synchronised
+        unsynchronised: contextlib.AbstractContextManager[object] = self._wrapped.no_sync()
+        return unsynchronised
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

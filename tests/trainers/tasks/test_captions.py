@@ -57,5 +57,5 @@ def test_a_record_without_captions_is_an_error_that_names_it(world: Callable[...
 def test_a_misspelt_task_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'retrieval'"):
         load_task({"kind": "retreival"})
-    with pytest.raises(ConfigError, match="unknown key 'task.temperature'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'task\.temperature'"):
         load_task({"kind": "retrieval", "temperature": 1})
