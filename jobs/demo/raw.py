@@ -30,6 +30,7 @@ SPLIT_SIZES: Mapping[Split, int] = {"test": 400, "val": 100, "train": 1500}
 SMALLEST_SPLIT = 12
 FIRST_ID: Mapping[Split, int] = {"train": 1, "val": 500_001, "test": 700_001}
 FIRST_BROKEN_ID = 900_001
+FAULTS = ("missing", "truncated", "page", "empty_file", "blank_caption", "silent", "twice")
 CAPTIONS_PER_SCENE = 5
 LICENCE = {
     "id": 1,
@@ -195,7 +196,7 @@ def _items(split: Split, scenes: tuple[Scene, ...], config: DemoRawConfig) -> It
 def broken_items(config: DemoRawConfig) -> Iterator[RawItem]:
     """Raw items with each a fault that real downloads have; ids from `FIRST_BROKEN_ID`, so that no sound scene is lost."""
     page = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>Not Found</body></html>\n"
-    for number, fault in enumerate(("missing", "truncated", "page", "empty_file", "blank_caption", "silent", "twice")):
+    for number, fault in enumerate(FAULTS):
         item_id = FIRST_BROKEN_ID + number
         scene = draw_scene(np.random.default_rng([config.seed, 9, number]))
         jpeg = render_jpeg(scene)

@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt
 
 from jobs.config import read_preset
 from jobs.demo.clip import DemoClipConfig, clip_files, train_demo_clip
-from jobs.demo.raw import DemoRawConfig, Split, raw_splits, write_demo_raw
+from jobs.demo.raw import FAULTS, DemoRawConfig, Split, raw_splits, write_demo_raw
 from jobs.demo.stages import Command, Inner, Stage, Timing, run_stages
 from jobs.executors import ExecutorConfig
 from jobs.progress import progress
@@ -240,8 +240,8 @@ def _one_ray() -> AbstractContextManager[object]:
 
 
 def _write_raw(config: DemoRawConfig) -> None:
-    total = sum(files.scenes for files in raw_splits(config).values())
-    with progress("raw", total=total, unit="scenes") as bar:
+    total = sum(files.scenes for files in raw_splits(config).values()) + len(FAULTS)
+    with progress("raw", total=total, unit="items") as bar:
         write_demo_raw(config, on_item=lambda split: bar.advance(note=split))
 
 
