@@ -87,12 +87,11 @@ def gallery_section(
         own, other = agreements.get(f"{card['column']}-{card['digest8']}", (None, None))
         if own is not None:
             told += f" Of the best five, {own:.0%} are named in the picture's own captions; in another picture's, {other:.0%}."
-    vocabulary = concept_note(card)
     return tag(
         "section",
         tag("h2", "Pictures, captions and concepts" if scores else "Pictures and texts"),
         tag("p", told, class_="lead"),
-        tag("p", vocabulary, class_="quiet") if vocabulary else None,
+        tag("p", concept_note(card), class_="quiet") if scores else None,
         tag("div", *(_card(exhibit) for exhibit in exhibits), class_="gallery"),
         id="pictures",
     )
@@ -169,12 +168,11 @@ def size_text(count: int) -> str:
     return f"{size:.1f} TiB"
 
 
-def concept_note(card: Mapping[str, Any]) -> str | None:
-    """Say what made the concepts, as far as the column's card tells."""
-    facts = [
-        f"{name.replace('_', ' ')}: {value}" for name, value in card.items() if isinstance(value, str | int | float)
-    ]
-    return " · ".join(facts) or None
+def concept_note(card: Mapping[str, Any]) -> str:
+    """Name the column of concepts and, as far as its card tells, how many were chosen among how many."""
+    chosen = f"the {card['top_k']} nearest" if "top_k" in card else "the nearest"
+    among = f" of {card['phrases']:,} phrases" if "phrases" in card else " phrases"
+    return f"Column {card['column']}-{card['digest8']}: {chosen}{among}; the best {MOST_CONCEPTS} are drawn."
 
 
 def _card(exhibit: Exhibit) -> Markup:

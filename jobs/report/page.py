@@ -129,7 +129,7 @@ def _figures(findings: Findings, config: ReportConfig) -> Markup:
                 figures.append((f"{value:.1f} %", f"R@1 {name}" + (f", chance {guess:.2f} %" if guess else "")))
     if findings.timings:
         total = sum(step.seconds for step in findings.timings)
-        figures.append((f"{int(total // 60)}:{int(total % 60):02d} min", "for the whole path"))
+        figures.append((f"{int(total // 60)}:{int(total % 60):02d} min", "for all steps"))
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for value, name in figures), class_="figures")
 
 
