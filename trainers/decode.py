@@ -36,25 +36,22 @@ def decode_image(data: bytes) -> Tensor:
     Raises:
         DecodeError: the bytes are no picture, are cut off, or hold more than `MAX_PIXELS`.
     """
-    frame = jpeg_frame(data)
-    if frame is not None:
-        height, width, components = frame
-        _check_size(width, height)
-        # Four components need the Adobe marker's word on inversion, which Pillow heeds.
-        if components in (1, 3):
-            from torchvision.io import ImageReadMode, decode_jpeg
+    size = jpeg_size(data)
+    if size is not None:
+        _check_size(*size)
+        from torchvision.io import ImageReadMode, decode_jpeg
 
-            try:
-                stored = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-                decoded: Tensor = decode_jpeg(stored, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-                return decoded
-            except RuntimeError:
-                pass  # an odd file: Pillow reads some of them, and says better what is wrong with the others
+        try:
+            stored = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            decoded: Tensor = decode_jpeg(stored, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+            return decoded
+        except RuntimeError:
+            pass  # an odd file: Pillow reads some of them, and says better what is wrong with the others
     return _decode_by_pillow(data)
 
 
-def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
-    """Read height, width and number of components from a JPEG's frame header; None where there is none."""
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Read width and height, as stored, from a JPEG's frame header; None where there is none."""
     if not data.startswith(b"\xff\xd8"):
         return None
     place = 2
@@ -65,8 +62,8 @@ def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
         elif marker in _ALONE:
             place += 2
         elif marker in _START_OF_FRAME:
-            height, width, components = struct.unpack_from(">HHB", data, place + 5)
-            return height, width, components
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return width, height
         else:
             place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return None

@@ -48,8 +48,8 @@ class Loader:
 
     - slot i of step n holds the same example, pixels included: crops and every other choice of a task are keyed by
       (seed, epoch, item name);
-    - the processor's generator is seeded by (seed, step) alone, so a processor that keys its draws by the generator's seed
-      and the example's key draws the same for an example wherever it is made.
+    - the processor is given one seed per example, keyed likewise, so an example's masks and noise are the same wherever and
+      with whichever others it is made. How far a batch is padded does depend on who else is in it.
     """
 
     def __init__(
@@ -164,6 +164,15 @@ class Loader:
         check_damage(self.damages, allowed=self._records.allowed_damage)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """An example, the name of its item, and the seed of the processor's draws for it."""
+
+    name: str
+    example: Example
+    seed: int
+
+
 @dataclass(kw_only=True)
 class _StepMaker(Dataset[Any]):
     """A map from step numbers to this rank's steps; lives in the workers."""
@@ -188,31 +197,27 @@ class _StepMaker(Dataset[Any]):
     def make(self, step: int) -> LoadedStep:
         stream = self.records.stream
         made = [self.records.make(address, self._example) for address in stream.slots(step, self.rank, self.world)]
-        examples = [example for _, example in made]
-        seed = keyed_bits("processor", stream.seed, step)
         damages = self.records.damages
         new, self.reported = damages[self.reported :], len(damages)
+        # Only the last batch of an evaluation is short, and then parts, too, may be short or missing.
+        own = stream.own_slots(self.rank, self.world)
+        size = len(own) // self.parts
         return LoadedStep(
             step=step,
-            micro_batches=tuple(self._batch(part, seed) for part in self._cut(examples)),
-            names=tuple(name for name, _ in made),
-            first_slot=stream.own_slots(self.rank, self.world).start,
+            micro_batches=tuple(self._batch(made[place : place + size]) for place in range(0, len(made), size)),
+            names=tuple(each.name for each in made),
+            first_slot=own.start,
             damaged=new,
         )
 
-    def _example(self, item: Item) -> tuple[str, Example]:
-        rng = example_rng(self.records.stream.seed, item.address.epoch, item.name)
-        return item.name, self.task.example(item, self.view, rng)
+    def _example(self, item: Item) -> _Made:
+        seed, epoch = self.records.stream.seed, item.address.epoch
+        example = self.task.example(item, self.view, example_rng(seed, epoch, item.name))
+        # Not the seed of the task's generator: masks must not follow crops. 63 bits fit every library's seed.
+        return _Made(name=item.name, example=example, seed=keyed_bits("processor", seed, epoch, item.name) >> 1)
 
-    def _cut(self, examples: list[Example]) -> Iterator[list[Example]]:
-        # Only the last batch of an evaluation is short, and then parts, too, may be short or missing.
-        size = len(self.records.stream.own_slots(self.rank, self.world)) // self.parts
-        return (examples[place : place + size] for place in range(0, len(examples), size))
-
-    def _batch(self, examples: list[Example], seed: int) -> Batch:
-        rng = torch.Generator()
-        rng.manual_seed(seed >> 1)  # torch wants a signed 64-bit number
-        return self.processor(examples, rng, train=self.train)
+    def _batch(self, part: Sequence[_Made]) -> Batch:
+        return self.processor([each.example for each in part], [each.seed for each in part], train=self.train)
 
 
 def _as_it_is(step: Any) -> Any:

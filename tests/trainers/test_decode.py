@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from trainers.decode import DecodeError, decode_image, jpeg_frame
+from trainers.decode import DecodeError, decode_image, jpeg_size
 
 ORIENTATION = 0x0112
 
@@ -72,7 +72,7 @@ def test_an_inverted_cmyk_jpeg_of_a_print_shop_shows_its_true_colours() -> None:
     ink[:, :, 2] = 255
     data = packed(Image.fromarray(ink, mode="CMYK"), "JPEG", quality=95)
     assert b"Adobe" in data
-    assert jpeg_frame(data) == (16, 16, 4)
+    assert jpeg_size(data) == (16, 16)
     assert np.abs(shown(data) - [255, 255, 0]).max() < 12
 
 
@@ -134,9 +134,9 @@ def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_frame_header_is_found_behind_other_segments() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
-    assert jpeg_frame(packed(scene(), "JPEG", exif=exif, comment=b"\xff\xc0 not a frame", icc_profile=bytes(3000))) == (
+    assert jpeg_size(packed(scene(), "JPEG", exif=exif, comment=b"\xff\xc0 not a frame", icc_profile=bytes(3000))) == (
         40,
         60,
         3,
     )
-    assert jpeg_frame(packed(scene(), "PNG")) is None
+    assert jpeg_size(packed(scene(), "PNG")) is None

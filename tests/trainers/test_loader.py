@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 from model.examples import Example, Paired, View, stack_images
-from shards.address import keyed_bits
 from shards.errors import BudgetError, ConfigError, DamagedRecordError
 from shards.manifest import merge
 from shards.reader import Dataset, open_dataset
@@ -46,12 +45,11 @@ class PlainBatch:
 
 
 class PlainProcessor:
-    """Draws as the loader's contract asks: by the generator's seed and the example's key."""
+    """Draws a number for each example from its own seed."""
 
     view = View(image_size=SIZE, mean=(0, 0, 0), std=(1, 1, 1))
 
-    def __call__(self, examples: Sequence[Example], rng: torch.Generator, *, train: bool = True) -> PlainBatch:
-        seeds = [keyed_bits(rng.initial_seed(), example.key) >> 1 for example in examples]
+    def __call__(self, examples: Sequence[Example], seeds: Sequence[int], *, train: bool = True) -> PlainBatch:
         noise = [float(torch.rand((), generator=torch.Generator().manual_seed(seed))) for seed in seeds]
         return PlainBatch(
             pixels=stack_images(list(examples)),
@@ -231,10 +229,11 @@ def test_past_the_budget_the_run_stops_with_a_sentence_and_without_a_traceback_i
 
 
 def test_damage_met_by_different_workers_adds_up_against_the_budget(tmp_path: Path) -> None:
-    write(tmp_path / "made", rotten=range(0, 24, 5))  # five, of which neither of two workers meets all in two steps
-    made = loader(tmp_path / "made", workers=2, budget=DamageBudget(share=0, count=4))
-    with pytest.raises(BudgetError, match="5 records are damaged"):
-        list(made.steps(0, 8))
+    rotten = range(0, 24, 3)  # one caption each: in one epoch, only one of the two workers meets each
+    write(tmp_path / "made", rotten=rotten)
+    made = loader(tmp_path / "made", workers=2, budget=DamageBudget(share=0, count=len(rotten) - 1))
+    with pytest.raises(BudgetError, match="8 records are damaged and the budget allows 7"):
+        list(made.steps(0, 4))
 
 
 class DiesInItsThirdStep(PlainProcessor):
@@ -243,11 +242,11 @@ class DiesInItsThirdStep(PlainProcessor):
     def __init__(self) -> None:
         self.parent, self.made = os.getpid(), 0
 
-    def __call__(self, examples: Sequence[Example], rng: torch.Generator, *, train: bool = True) -> PlainBatch:
+    def __call__(self, examples: Sequence[Example], seeds: Sequence[int], *, train: bool = True) -> PlainBatch:
         self.made += 1
         if self.made == 3 and os.getpid() != self.parent:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(examples, rng, train=train)
+        return super().__call__(examples, seeds, train=train)
 
 
 def test_a_killed_worker_is_one_clear_error_raised_where_the_loader_waits(folder: Path) -> None:
@@ -259,7 +258,7 @@ def test_a_killed_worker_is_one_clear_error_raised_where_the_loader_waits(folder
 
 
 class Fails(PlainProcessor):
-    def __call__(self, examples: Sequence[Example], rng: torch.Generator, *, train: bool = True) -> PlainBatch:
+    def __call__(self, examples: Sequence[Example], seeds: Sequence[int], *, train: bool = True) -> PlainBatch:
         raise ValueError("a fault of the code")
 
 
@@ -281,9 +280,9 @@ def test_a_view_that_shows_nothing_ends_in_a_sentence(folder: Path) -> None:
 
 def test_waiting_is_reported(folder: Path) -> None:
     class Slow(PlainProcessor):
-        def __call__(self, examples: Sequence[Example], rng: torch.Generator, *, train: bool = True) -> PlainBatch:
+        def __call__(self, examples: Sequence[Example], seeds: Sequence[int], *, train: bool = True) -> PlainBatch:
             time.sleep(0.05)
-            return super().__call__(examples, rng, train=train)
+            return super().__call__(examples, seeds, train=train)
 
     assert all(step.waited_s >= 0.05 for step in loader(folder, processor=Slow()).steps(0, 3))
     busy = loader(folder, processor=Slow(), workers=1).steps(0, 4)
