@@ -21,7 +21,7 @@ from shards.errors import ConfigError, DatasetError
 from shards.reader import Dataset, open_dataset
 from shards.records import Caption
 from shards.sidecar import Sidecar, open_sidecar
-from trainers.checkpoint import STATE, Checkpoint, find_checkpoint
+from trainers.checkpoint import STATE, Checkpoint, CheckpointError, find_checkpoint
 from trainers.config import TrainConfig
 from trainers.pairing import CONCEPTS
 
@@ -91,9 +91,7 @@ def build_model(spec: Mapping[str, Any], vocabulary: Path, *, seed: int) -> Mode
     except ValueError as error:
         raise ConfigError(f"family: {error}") from error
     torch.manual_seed(seed)
-    return Model(
-        family=kind.build(family_config), processor=processor, spec=family_config.model_dump(mode="json")
-    )
+    return Model(family=kind.build(family_config), processor=processor, spec=family_config.model_dump(mode="json"))
 
 
 def settle_vocabulary(config: TrainConfig, streams: OpenStreams, run: Path) -> Path:
@@ -148,14 +146,33 @@ def load_initial_weights(family: Family, init: str) -> ImportReport:
 
     Raises:
         CheckpointError: there is no complete checkpoint at `init`.
-        ConfigError: nothing of the file fits the family.
+        ConfigError: nothing of the file fits the family, or a tensor has another size.
     """
     path = Path(init)
     weights = path if path.is_file() else find_checkpoint(path).weights
-    report = load_weights(family, weights)
+    try:
+        report = load_weights(family, weights)
+    except ValueError as error:
+        raise ConfigError(f"init={init!r}: {error}") from error
     if not report.loaded:
         raise ConfigError(f"init={init!r}: not one tensor of {weights} fits this family; import released weights first")
     return report
+
+
+def load_exactly(family: Family, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's weights into the family that its own config builds; every tensor must find its place.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over or of another size.
+    """
+    try:
+        report = load_weights(family, checkpoint.weights)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}") from error
+    if report.missing or report.unexpected or report.resized or report.kept:
+        raise CheckpointError(
+            f"{checkpoint.path}: its weights do not fit the config beside them ({report}); use the code that wrote it"
+        )
 
 
 def _run_of(path: Path) -> Path:
@@ -177,14 +194,11 @@ def open_run(path: str | Path, *, device: torch.device) -> TrainedRun:
     """Load the model of a run: its newest checkpoint, or the one that `path` names.
 
     Raises:
-        CheckpointError: there is no complete checkpoint.
-        ConfigError: the weights do not fit the config that lies beside them.
+        CheckpointError: there is no complete checkpoint, or its weights do not fit its config.
     """
     checkpoint = find_checkpoint(Path(path))
     config = validate(TrainConfig, checkpoint.state.config, where=str(checkpoint.path))
     model = build_model(config.family, checkpoint.run / VOCABULARY, seed=0)
-    report = load_weights(model.family, checkpoint.weights)
-    if report.missing or report.unexpected or report.resized:
-        raise ConfigError(f"{checkpoint.path}: its weights do not fit the config beside them ({report})")
+    load_exactly(model.family, checkpoint)
     model.family.to(device).eval()
     return TrainedRun(family=model.family, processor=model.processor, config=config, checkpoint=checkpoint)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from model.checkpoints import load_weights, save_weights
+from model.checkpoints import save_weights
 from shards.errors import ConfigError, DatasetError
 from shards.stream import RecordStream, Stream, StreamState, source_of
 from trainers.assembly import (
@@ -19,6 +19,7 @@ from trainers.assembly import (
     Model,
     OpenStreams,
     build_model,
+    load_exactly,
     load_initial_weights,
     open_streams,
     settle_vocabulary,
@@ -242,7 +243,7 @@ def _step(
 ) -> TrainStep:
     """Give the family its weights and the optimiser its moments."""
     if checkpoint is not None:
-        load_weights(model.family, checkpoint.weights).require_all()
+        load_exactly(model.family, checkpoint)
     elif config.init is not None:
         report = load_initial_weights(model.family, config.init)
         if group.is_main:
