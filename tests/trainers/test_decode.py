@@ -134,9 +134,6 @@ def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_frame_header_is_found_behind_other_segments() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
-    assert jpeg_size(packed(scene(), "JPEG", exif=exif, comment=b"\xff\xc0 not a frame", icc_profile=bytes(3000))) == (
-        40,
-        60,
-        3,
-    )
+    data = packed(scene(), "JPEG", exif=exif, comment=b"\xff\xc0 not a frame", icc_profile=bytes(3000))
+    assert jpeg_size(data) == (60, 40)
     assert jpeg_size(packed(scene(), "PNG")) is None
