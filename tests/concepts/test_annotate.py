@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from concepts.annotate import BANK_FILE, VOCABULARY_FILE, ConceptAnnotator, ConceptPlan, picture_of
+from concepts.bank import bank_digest, make_bank, write_bank
+from concepts.embed import ClipEmbedder, EmbedderConfig
+from concepts.nouns import ShardUnit
+from concepts.vocabulary import Vocabulary
+from shards.errors import DatasetError
+from shards.reader import Dataset
+from shards.records import Media, Origin, Record
+from shards.sidecar import open_sidecar
+
+VOCABULARY = Vocabulary(phrases=("dog", "house", "boat", "tree", "ball", "sky"), counts=(6, 5, 4, 3, 2, 1))
+
+
+def planned(dataset: Dataset, embedder: ClipEmbedder, *, top_k: int = 3) -> ConceptPlan:
+    plan = ConceptPlan(
+        embedder=embedder.card,
+        vocabulary=VOCABULARY.digest,
+        bank=bank_digest(VOCABULARY, embedder),
+        phrases=len(VOCABULARY),
+        top_k=top_k,
+    )
+    dataset.storage.create(f"{plan.folder}/{VOCABULARY_FILE}", VOCABULARY.to_bytes())
+    write_bank(dataset.storage, f"{plan.folder}/{BANK_FILE}", make_bank(VOCABULARY, embedder))
+    return plan
+
+
+def sidecar_files(dataset: Dataset) -> Mapping[str, bytes]:
+    root = Path(dataset.path) / "sidecars"
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def embedder(tiny_clip: Callable[..., dict[str, Any]]) -> ClipEmbedder:
+    return ClipEmbedder(EmbedderConfig(**tiny_clip(), batch_size=2))
+
+
+def test_each_picture_gets_its_nearest_concepts_best_first(
+    captioned_dataset: Callable[..., Dataset], embedder: ClipEmbedder
+) -> None:
+    dataset = captioned_dataset()
+    plan = planned(dataset, embedder)
+    annotator = ConceptAnnotator(embedder.config, plan, embedder=embedder)
+    for shard in range(3):
+        assert annotator(ShardUnit(dataset.path, shard)).embedded == 7
+    concepts = open_sidecar(dataset, "concepts")
+    vectors = open_sidecar(dataset, "image_embedding")
+    assert concepts.is_complete
+    assert vectors.is_complete
+    words = embedder.texts(VOCABULARY.phrases)
+    for record in dataset.records(2):
+        row = concepts.row(2, record.key)
+        stored = vectors.row(2, record.key)["embedding"]
+        assert stored.dtype == np.float16
+        np.testing.assert_allclose(stored, embedder.images([record.payload["jpg"]])[0], atol=1e-3)
+        scores = words @ stored.astype(np.float32)
+        assert row["phrases"] == [VOCABULARY.phrases[place] for place in np.argsort(-scores)[:3]]
+        np.testing.assert_allclose(row["scores"], np.sort(scores)[::-1][:3], atol=2e-3)
+
+
+def test_another_k_reuses_the_embeddings(captioned_dataset: Callable[..., Dataset], embedder: ClipEmbedder) -> None:
+    dataset = captioned_dataset()
+    first, second = planned(dataset, embedder), planned(dataset, embedder, top_k=5)
+    assert first.embedding_digest8 == second.embedding_digest8
+    assert first.concepts_digest8 != second.concepts_digest8
+    ConceptAnnotator(embedder.config, first, embedder=embedder)(ShardUnit(dataset.path, 0))
+    done = ConceptAnnotator(embedder.config, second)(ShardUnit(dataset.path, 0))
+    assert (done.pictures, done.embedded, done.unreported) == (7, 0, 7)
+    rows = [open_sidecar(dataset, f"concepts-{plan.concepts_digest8}").row(0, "made-003") for plan in (first, second)]
+    assert rows[1]["phrases"][:3] == rows[0]["phrases"]
+
+
+def test_a_worker_that_loads_the_model_itself_writes_the_same_bytes(
+    captioned_dataset: Callable[..., Dataset], embedder: ClipEmbedder
+) -> None:
+    here, there = captioned_dataset("here"), captioned_dataset("there")
+    told: list[int] = []
+    inline = ConceptAnnotator(embedder.config, planned(here, embedder), embedder=embedder, on_pictures=told.append)
+    remote = pickle.loads(pickle.dumps(ConceptAnnotator(embedder.config, planned(there, embedder), embedder=embedder)))
+    for shard in (2, 0, 1):
+        assert inline(ShardUnit(here.path, shard)).unreported == 0
+        assert remote.begin()(ShardUnit(there.path, shard)).unreported == 7
+    assert sum(told) == 21
+    renamed = {name.replace("there-", "here-"): data for name, data in sidecar_files(there).items()}
+    assert renamed.keys() == sidecar_files(here).keys()
+    bank = next(name for name in renamed if name.endswith(BANK_FILE))
+    assert renamed[bank] == sidecar_files(here)[bank]
+    for name in ("image_embedding", "concepts"):
+        ours, theirs = (open_sidecar(dataset, name).table(1).drop_columns("key") for dataset in (here, there))
+        assert ours.equals(theirs)
+
+
+def test_running_again_changes_nothing(captioned_dataset: Callable[..., Dataset], embedder: ClipEmbedder) -> None:
+    dataset = captioned_dataset()
+    annotator = ConceptAnnotator(embedder.config, planned(dataset, embedder), embedder=embedder)
+    annotator(ShardUnit(dataset.path, 1))
+    before = sidecar_files(dataset)
+    assert annotator(ShardUnit(dataset.path, 1)).embedded == 0
+    assert sidecar_files(dataset) == before
+
+
+def test_a_worker_with_other_weights_stops(
+    captioned_dataset: Callable[..., Dataset], embedder: ClipEmbedder, tiny_clip: Callable[..., dict[str, Any]]
+) -> None:
+    dataset = captioned_dataset()
+    annotator = ConceptAnnotator(EmbedderConfig(**tiny_clip(seed=1)), planned(dataset, embedder))
+    with pytest.raises(DatasetError, match="loaded other weights"):
+        annotator(ShardUnit(dataset.path, 0))
+
+
+def test_the_plan_names_everything_that_decides_the_concepts() -> None:
+    plan = ConceptPlan(embedder={"weights": "a"}, vocabulary="v", bank="b", phrases=3, top_k=2)
+    names = {plan.concepts_digest8} | {
+        replace(plan, **change).concepts_digest8
+        for change in ({"embedder": {"weights": "c"}}, {"vocabulary": "w"}, {"bank": "c"}, {"top_k": 3})
+    }
+    assert len(names) == 5
+
+
+def test_records_without_exactly_one_picture_are_refused_by_key() -> None:
+    media = (Media(member="0.jpg", kind="image"), Media(member="1.jpg", kind="image"))
+    record = Record(key="two", origin=Origin(dataset="d", split="s", id="1"), media=media, annotations=())
+    with pytest.raises(DatasetError, match="record 'two' has 2 pictures"):
+        picture_of(record, where="dataset")
