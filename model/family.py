@@ -80,12 +80,12 @@ class Decode:
 
 
 class Processor(Protocol):
-    """Examples to a batch. Runs in loader workers; holds the tokenizer; random choices come from `rng` alone."""
+    """Examples to a batch. Runs in loader workers; holds the tokenizer; an example's random choices come from its seed alone."""
 
     @property
     def view(self) -> View: ...
 
-    def __call__(self, examples: Sequence[Example], rng: torch.Generator, *, train: bool = True) -> Batch: ...
+    def __call__(self, examples: Sequence[Example], seeds: Sequence[int], *, train: bool = True) -> Batch: ...
 
 
 class Family(nn.Module, ABC):

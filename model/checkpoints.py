@@ -1,0 +1,164 @@
+"""Weights on disk: reading files of either format safely, filling a module, and saying what did not fit."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from model.positions import resize_positions
+
+SHOWN = 8  # names of each list that a summary spells out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportReport:
+    """What an import did, by name."""
+
+    loaded: tuple[str, ...]  # ours
+    missing: tuple[str, ...]  # ours that kept their fresh values
+    unexpected: tuple[str, ...]  # the file's that nothing took
+    resized: tuple[str, ...]  # ours that were position tables of another grid
+    kept: tuple[str, ...] = ()  # queues of another length, which kept their fresh values
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} tensors loaded"]
+        for title, names in (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("resized", self.resized),
+            ("queues of another size, left fresh", self.kept),
+        ):
+            if names:
+                more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+                parts.append(f"{len(names)} {title}: {', '.join(names[:SHOWN])}{more}")
+        return "; ".join(parts)
+
+
+@runtime_checkable
+class HasPositionGrids(Protocol):
+    """A module that can be filled from a checkpoint of another picture size."""
+
+    def position_grids(self) -> dict[str, int]:
+        """Say which tensors are learned position tables, and patches per side of their grids."""
+        ...
+
+
+def save_weights(module: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write every parameter and persistent buffer of a module, bit for bit, as safetensors.
+
+    Args:
+        module: whose `state_dict` is written, under its own names; a tensor that is tied is written once per name.
+        path: the file; its folder must exist.
+        metadata: words kept in the file's header.
+    """
+    from safetensors.torch import save_file
+
+    state: Mapping[str, Tensor] = module.state_dict()
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    save_file(tensors, str(path), metadata=dict(metadata or {}))
+
+
+def load_weights(module: nn.Module, path: str | Path) -> ImportReport:
+    """Fill a module from a file under its own names.
+
+    Position tables of another grid are resized where the module says which they are.
+
+    Raises:
+        ValueError: the file cannot be read, or a tensor has another shape and is neither a position table nor a queue.
+    """
+    tensors = read_tensors(path)
+    grids = module.position_grids() if isinstance(module, HasPositionGrids) else {}
+    return fill(module, tensors, grids=grids)
+
+
+def read_tensors(path: str | Path, *, allowed: Sequence[type] = ()) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file or a torch file (whose `model` or `state_dict` entry is taken).
+
+    Torch files are pickles, so only tensors and plain containers are unpickled, never code.
+
+    Args:
+        path: the file.
+        allowed: further classes that may occur beside the tensors (say `argparse.Namespace` in an old checkpoint).
+
+    Raises:
+        ValueError: the file is missing or damaged, holds a class that is not allowed, or holds no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such weights file; check the path")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            tensors: dict[str, Tensor] = load_file(str(path))
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a whole safetensors file ({error}); copy or save it again") from error
+        return tensors
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: cannot be read as tensors alone ({reason}); convert it to safetensors") from error
+    return _tensors(content, path)
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, grids: Mapping[str, int] | None = None) -> ImportReport:
+    """Copy tensors into a module by name, and report all that did not fit.
+
+    Args:
+        module: parameters and persistent buffers are filled in place.
+        tensors: under the module's own names.
+        grids: which names are position tables, and patches per side of the grid the module wants.
+
+    Raises:
+        ValueError: a parameter has another shape and is no position table.
+    """
+    grids = grids or {}
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    loaded, missing, resized, kept = [], [], [], []
+    with torch.no_grad():
+        for name, target in module.state_dict(keep_vars=True).items():
+            if name not in tensors:
+                missing.append(name)
+                continue
+            value = tensors[name]
+            if value.shape != target.shape and name in grids and value.ndim == target.ndim:
+                value = resize_positions(value, grids[name])
+                resized.append(name)
+            if value.shape != target.shape:
+                if name in parameters:
+                    raise ValueError(
+                        f"{name} has shape {tuple(value.shape)} in the file and {tuple(target.shape)} in the model; "
+                        "set the config to the file's sizes"
+                    )
+                kept.append(name)  # a queue of another length: refilled within its length in steps
+                continue
+            target.copy_(value)
+            loaded.append(name)
+    return ImportReport(
+        loaded=tuple(loaded),
+        missing=tuple(missing),
+        unexpected=tuple(sorted(set(tensors) - set(loaded) - set(kept))),
+        resized=tuple(resized),
+        kept=tuple(kept),
+    )
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path}: holds {type(content).__name__} where names with tensors are expected")
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(f"{path}: holds no tensors under names; give the file that holds the model's state")
+    return tensors

@@ -1,0 +1,148 @@
+"""From pairs to a ViCHA batch: texts and concepts to ids, and every random choice of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.examples import Example, Paired, View, stack_images
+from model.families.vicha import Config, Padding
+from model.families.vicha.batch import PairBatch
+from model.text_cleaning import clean_caption
+from model.tokenizer import WordPiece, pad
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """All that one example draws, from its own seed and for its own length: neither the batch nor a rank changes it."""
+
+    match: NDArray[np.float32]  # (2,)
+    words: NDArray[np.float64]  # (3, T) for each token: is it hidden, how is it shown, which word instead
+    concepts: NDArray[np.float64]  # (n,) which concepts are drawn
+    patches: NDArray[np.float32]  # (P,)
+
+
+class VichaProcessor:
+    """Holds the tokenizer and the family's config; runs in loader workers."""
+
+    def __init__(self, config: Config, tokenizer: WordPiece) -> None:
+        if len(tokenizer) != config.text.vocab_size:
+            raise ValueError(
+                f"the vocabulary has {len(tokenizer)} words and the family is built for {config.text.vocab_size}; "
+                f"set text.vocab_size={len(tokenizer)}"
+            )
+        self.config = config
+        self.tokenizer = tokenizer
+        self.view = View(image_size=config.image_size, mean=config.pixel_mean, std=config.pixel_std)
+        self.patches = (config.image_size // config.patch_size) ** 2
+
+    def __call__(self, examples: Sequence[Example], seeds: Sequence[int], *, train: bool = True) -> PairBatch:
+        """Make a batch of pairs.
+
+        Args:
+            examples: `Paired`, all with one picture or (for embedding texts) all without.
+            seeds: one number per example; all its draws come from it.
+            train: whether to draw concepts, hide words and patches; else texts are padded to their fixed lengths, so
+                that states of different batches can be put together.
+
+        Raises:
+            ValueError: an example is no pair, weighs other than 1, or has a picture of another size; or there is not
+                one seed per example.
+        """
+        if len(seeds) != len(examples):
+            raise ValueError(f"{len(seeds)} seeds given for {len(examples)} examples; give one each")
+        pairs = [self._pair(example) for example in examples]
+        texts = [clean_caption(pair.text, max_words=self.config.cleaning.max_words) for pair in pairs]
+        rows = self.tokenizer.encode_batch(texts, max_tokens=self.config.cleaning.max_tokens)
+        text_ids, text_mask = self._pad(rows, self.config.cleaning.max_tokens, "longest" if train else "fixed")
+        draws = [self._draw(seed, len(row)) for seed, row in zip(seeds, rows, strict=True)] if train else []
+        concept_ids, concept_mask = self._concepts(pairs, draws, train=train)
+        masked_ids, positions, targets = self._hide_words(text_ids, rows, draws)
+        return PairBatch(
+            keys=tuple(pair.key for pair in pairs),
+            pixels=stack_images(tuple(pairs)) if pairs[0].images else None,
+            text_ids=text_ids,
+            text_mask=text_mask,
+            identity=torch.tensor([pair.identity for pair in pairs], dtype=torch.long),
+            concept_ids=concept_ids,
+            concept_mask=concept_mask,
+            masked_ids=masked_ids,
+            masked_positions=positions,
+            masked_targets=targets,
+            patch_noise=_stacked([draw.patches for draw in draws]) if self.config.masked_image else None,
+            match_noise=_stacked([draw.match for draw in draws]),
+        )
+
+    def _pair(self, example: Example) -> Paired:
+        if not isinstance(example, Paired):
+            raise ValueError(f"{example.key}: family 'vicha' reads Paired examples, not {type(example).__name__}")
+        if example.weight != 1.0:
+            raise ValueError(f"{example.key}: weighs {example.weight}, but pairs are not weighted; weight the stream")
+        size = self.config.image_size
+        for image in example.images:
+            if image.shape != (3, size, size):
+                raise ValueError(
+                    f"{example.key}: picture of shape {tuple(image.shape)} where (3, {size}, {size}) is expected; "
+                    "crop and resize it to the processor's view"
+                )
+        return example
+
+    def _draw(self, seed: int, tokens: int) -> Draws:
+        rng = np.random.default_rng(seed)
+        wanted = self.config.concepts.draw if self.config.concepts else None
+        # In this order and always all of them, the patches last: an objective that is left out changes no other's draws.
+        return Draws(
+            match=rng.random(2, dtype=np.float32),
+            words=rng.random((3, tokens)),
+            concepts=rng.random(wanted or 0),
+            patches=rng.random(self.patches, dtype=np.float32),
+        )
+
+    def _concepts(
+        self, pairs: Sequence[Paired], draws: Sequence[Draws], *, train: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        settings = self.config.concepts
+        if settings is None:
+            return None, None
+        chosen = [pair.concepts for pair in pairs]
+        if train and settings.draw is not None:
+            chosen = [
+                tuple(words[int(place * len(words))] for place in draw.concepts) if words else ()
+                for words, draw in zip(chosen, draws, strict=True)
+            ]
+        joint = " " if settings.separator == "space" else " [SEP] "
+        rows = self.tokenizer.encode_batch([joint.join(words) for words in chosen], max_tokens=settings.max_tokens)
+        return self._pad(rows, settings.max_tokens, settings.train_padding if train else settings.eval_padding)
+
+    def _hide_words(
+        self, text_ids: Tensor, rows: Sequence[Sequence[int]], draws: Sequence[Draws]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        settings = self.config.masked_text
+        if settings is None or not draws:
+            return None, None, None
+        hidden = text_ids.clone()
+        places: list[int] = []
+        for row, (ids, draw) in enumerate(zip(rows, draws, strict=True)):
+            chosen, shown, word = draw.words
+            chosen[0] = 1.0  # the class token is never hidden
+            for place in np.flatnonzero(chosen < settings.probability).tolist():
+                places.append(row * text_ids.shape[1] + place)
+                if shown[place] < settings.mask_share:
+                    hidden[row, place] = self.tokenizer.mask_id
+                elif shown[place] < settings.mask_share + settings.random_share:
+                    hidden[row, place] = int(word[place] * len(self.tokenizer))
+            assert len(ids) == len(chosen)
+        positions = torch.tensor(places, dtype=torch.long)
+        return hidden, positions, text_ids.flatten()[positions]
+
+    def _pad(self, rows: Sequence[Sequence[int]], longest: int, padding: Padding) -> tuple[Tensor, Tensor]:
+        return pad(rows, pad_id=self.tokenizer.pad_id, length=longest if padding == "fixed" else None)
+
+
+def _stacked(rows: Sequence[NDArray[np.float32]]) -> Tensor | None:
+    return torch.from_numpy(np.stack(rows)) if rows else None

@@ -1,0 +1,180 @@
+"""The released ViCHA checkpoints' names against ours, for any depth, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from model.checkpoints import ImportReport, fill
+from model.families.vicha import Config
+from model.families.vicha.model import Vicha
+from model.positions import sincos_positions
+
+Names = dict[str, tuple[str, ...]]  # ours: (released name, further released names of the same tied tensor…)
+
+_VISION = {
+    "attention_norm": "norm1",
+    "attention.qkv": "attn.qkv",
+    "attention.out": "attn.proj",
+    "mlp_norm": "norm2",
+    "mlp.up": "mlp.fc1",
+    "mlp.down": "mlp.fc2",
+}
+_ATTENTION = {"query": "self.query", "key": "self.key", "value": "self.value", "out": "output.dense"}
+_TEXT = {
+    **{f"attention.{ours}": f"attention.{theirs}" for ours, theirs in _ATTENTION.items()},
+    "attention_norm": "attention.output.LayerNorm",
+    "mlp.up": "intermediate.dense",
+    "mlp.down": "output.dense",
+    "mlp_norm": "output.LayerNorm",
+}
+_CROSS = {
+    **{f"cross_attention.{ours}": f"crossattention.{theirs}" for ours, theirs in _ATTENTION.items()},
+    "cross_norm": "crossattention.output.LayerNorm",
+}
+
+
+def published_names(config: Config) -> Names:
+    """Map each of our parameters and buffers to its released names.
+
+    The first released name is the one under which the released model lists the parameter; the others are ties.
+    """
+    names: Names = {"temperature": ("temp",), **_linear("match", "itm_head")}
+    for ours, suffix in (("student", ""), ("twin", "_m")):
+        names |= _towers(config, ours, suffix)
+    if config.hierarchy is not None:
+        for place in range(config.hierarchy.layers):
+            names |= _linear(f"hierarchy.image_projections.{place}", f"vision_proj_hidden.{place}")
+            names |= _linear(f"hierarchy.text_projections.{place}", f"text_proj_hidden.{place}")
+    if config.masked_image is not None:
+        names["masked_image.mask_token"] = ("mask_token",)
+        names |= _linear("masked_image.embed", "decoder_embed")
+        names |= _vision_layers("masked_image.layers", "decoder_blocks", config.masked_image.decoder_layers)
+        names |= _linear("masked_image.norm", "decoder_norm") | _linear("masked_image.pixels", "mae_proj")
+    queue = {"images": "image_queue", "texts": "text_queue", "pointer": "queue_ptr"}
+    if config.contrast.targets == "identity":
+        queue["identities"] = "idx_queue"
+    return names | {f"queue.{ours}": (theirs,) for ours, theirs in queue.items()}
+
+
+def import_published(family: Vicha, tensors: Mapping[str, Tensor]) -> ImportReport:
+    """Fill a family from released tensors.
+
+    Released pretraining files say `text_encoder.bert.…` where fine-tuned ones say `text_encoder.…`; both are taken.
+    Position tables of another image size are resized. Where a file brings no momentum twin (ALBEF's fine-tuned files do
+    not), the twin starts as a copy of the student. What stays at its fresh value is in the report.
+
+    Raises:
+        ValueError: a tensor has another shape than the config says, and is not a position table.
+    """
+    given = {_canonical(name): tensor for name, tensor in tensors.items() if not _is_derived(name)}
+    original = {_canonical(name): name for name in tensors}
+    ours: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for name, released in published_names(family.config).items():
+        found = [_canonical(other) for other in released if _canonical(other) in given]
+        used.update(found)
+        if found:
+            ours[name] = given[found[0]]
+    report = fill(family, ours, grids=family.position_grids())
+    if not any(name.startswith("twin.") for name in report.loaded):
+        family.twin.load_state_dict(family.student.state_dict())
+    unexpected = tuple(sorted(original[name] for name in set(given) - used))
+    return ImportReport(
+        loaded=report.loaded, missing=report.missing, unexpected=unexpected, resized=report.resized, kept=report.kept
+    )
+
+
+def export_published(family: Vicha) -> dict[str, Tensor]:
+    """Give a family's tensors their released names, tied copies and computed tables included."""
+    state = family.state_dict()
+    config = family.config
+    tensors = {name: state[ours].clone() for ours, released in published_names(config).items() for name in released}
+    # (1, positions) counters that BERT files carry, one per word embedding; and the decoder's fixed table.
+    count = torch.arange(config.text.max_positions)[None]
+    words = ".embeddings.word_embeddings.weight"
+    tensors |= {
+        name.replace(words, ".embeddings.position_ids"): count.clone() for name in tensors if name.endswith(words)
+    }
+    if config.masked_image is not None:
+        grid = config.image_size // config.patch_size
+        tensors["decoder_pos_embed"] = sincos_positions(config.masked_image.decoder_width, grid)[None]
+    return tensors
+
+
+def _towers(config: Config, ours: str, suffix: str) -> Names:
+    image, text, concept = f"visual_encoder{suffix}", f"text_encoder{suffix}", f"kw_encoder{suffix}"
+    bert = f"{text}.bert" if config.masked_text is not None else text
+    names: Names = {
+        f"{ours}.image.class_token": (f"{image}.cls_token",),
+        f"{ours}.image.positions": (f"{image}.pos_embed",),
+        **_linear(f"{ours}.image.patches", f"{image}.patch_embed.proj"),
+        **_vision_layers(f"{ours}.image.layers", f"{image}.blocks", config.vision.depth),
+        **_linear(f"{ours}.image.norm", f"{image}.norm"),
+        **_embedding(f"{ours}.text.embedding", f"{bert}.embeddings"),
+        **_linear(f"{ours}.image_projection", f"vision_proj{suffix}"),
+        **_linear(f"{ours}.text_projection", f"text_proj{suffix}"),
+    }
+    for layer in range(config.text.layers):
+        theirs = f"{bert}.encoder.layer.{layer}"
+        if layer < config.text.fusion_layer:
+            names |= _named(f"{ours}.text.layers.{layer}", theirs, _TEXT)
+        else:
+            names |= _named(f"{ours}.fusion.layers.{layer - config.text.fusion_layer}", theirs, _TEXT | _CROSS)
+    if config.concepts is not None:
+        names |= _embedding(f"{ours}.concepts.text.embedding", f"{concept}.embeddings")
+        for layer in range(config.concepts.layers):
+            names |= _named(f"{ours}.concepts.text.layers.{layer}", f"{concept}.encoder.layer.{layer}", _TEXT)
+        names |= _linear(f"{ours}.concepts.project", f"kw_proj{suffix}")
+    if config.masked_text is not None:
+        head = f"{text}.cls.predictions"
+        names |= _linear(f"{ours}.words.dense", f"{head}.transform.dense")
+        names |= _linear(f"{ours}.words.norm", f"{head}.transform.LayerNorm")
+        names[f"{ours}.words.bias"] = (f"{head}.bias", f"{head}.decoder.bias")
+        names[f"{ours}.text.embedding.words.weight"] += (f"{head}.decoder.weight",)
+    return names
+
+
+def _vision_layers(ours: str, theirs: str, count: int) -> Names:
+    return {
+        name: released
+        for layer in range(count)
+        for name, released in _named(f"{ours}.{layer}", f"{theirs}.{layer}", _VISION).items()
+    }
+
+
+def _embedding(ours: str, theirs: str) -> Names:
+    return {
+        f"{ours}.words.weight": (f"{theirs}.word_embeddings.weight",),
+        f"{ours}.positions.weight": (f"{theirs}.position_embeddings.weight",),
+        f"{ours}.types.weight": (f"{theirs}.token_type_embeddings.weight",),
+        **_linear(f"{ours}.norm", f"{theirs}.LayerNorm"),
+    }
+
+
+def _named(ours: str, theirs: str, parts: Mapping[str, str]) -> Names:
+    return {
+        name: released
+        for part, their_part in parts.items()
+        for name, released in _linear(f"{ours}.{part}", f"{theirs}.{their_part}").items()
+    }
+
+
+def _linear(ours: str, theirs: str) -> Names:
+    return {f"{ours}.{kind}": (f"{theirs}.{kind}",) for kind in ("weight", "bias")}
+
+
+def _canonical(name: str) -> str:
+    """The released names differ between pretraining and fine-tuning by one level only."""
+    return (
+        name.removeprefix("module.")
+        .replace("text_encoder.bert.", "text_encoder.")
+        .replace("text_encoder_m.bert.", "text_encoder_m.")
+    )
+
+
+def _is_derived(name: str) -> bool:
+    """Counters and the decoder's fixed table say nothing that the config does not."""
+    return name.endswith("position_ids") or name == "decoder_pos_embed"

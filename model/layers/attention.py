@@ -1,0 +1,106 @@
+"""Multi-head attention: over one sequence, and from a text sequence to a picture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+def key_mask(mask: Tensor | None) -> Tensor | None:
+    """Turn a (B, S) mask of real positions into a boolean mask that broadcasts over heads and queries."""
+    return None if mask is None else mask.bool()[:, None, None, :]
+
+
+def check_heads(width: int, heads: int) -> None:
+    if width % heads:
+        raise ValueError(f"a width of {width} does not divide into {heads} heads; choose a divisor of the width")
+
+
+class FusedAttention(nn.Module):
+    """Self-attention with one matrix for queries, keys and values, as vision transformers are published."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        check_heads(width, heads)
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Let every position of (B, S, D) attend to every other."""
+        batch, length, width = states.shape
+        qkv = self.qkv(states).view(batch, length, 3, self.heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, N, S, D / N)
+        mixed = scaled_dot_product_attention(query, key, value)
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))  # type: ignore[no-any-return]
+
+
+class SplitAttention(nn.Module):
+    """Attention with separate matrices, as BERT is published; over the text itself or over a picture."""
+
+    def __init__(self, width: int, heads: int, *, context_width: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        check_heads(width, heads)
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(context_width or width, width)
+        self.value = nn.Linear(context_width or width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Let every token attend to the real tokens of its own text.
+
+        Args:
+            states: (B, T, D).
+            mask: (B, T), true or 1 at real tokens.
+
+        Returns:
+            (B, T, D).
+        """
+        mixed = self._attend(
+            self._heads(self.query(states)),
+            self._heads(self.key(states)),
+            self._heads(self.value(states)),
+            key_mask(mask),
+        )
+        return self._join(mixed)
+
+    def over_pictures(self, states: Tensor, pictures: Tensor, strays: Tensor | None = None) -> Tensor:
+        """Let R texts attend to I pictures whose keys and values are computed once each, however many texts read them.
+
+        Args:
+            states: (R, T, D). The rows come in whole groups of I, row `g * I + i` reading picture `i`; the last M
+                rows, where there are `strays`, read the pictures named there.
+            pictures: (I, S, Dv).
+            strays: (M,) picture numbers.
+
+        Returns:
+            (R, T, D).
+        """
+        count = pictures.shape[0]
+        key, value = self._heads(self.key(pictures)), self._heads(self.value(pictures))
+        query = self._heads(self.query(states))  # (R, N, T, d)
+        rows, heads, length, size = query.shape
+        whole = rows - (0 if strays is None else len(strays))
+        groups = whole // count
+        # Texts of one picture become one longer query: the keys and values need no copy per text.
+        grouped = query[:whole].view(groups, count, heads, length, size).permute(1, 2, 0, 3, 4)
+        mixed = self._attend(grouped.reshape(count, heads, groups * length, size), key, value)
+        mixed = (
+            mixed.view(count, heads, groups, length, size).permute(2, 0, 1, 3, 4).reshape(whole, heads, length, size)
+        )
+        if strays is not None:
+            mixed = torch.cat([mixed, self._attend(query[whole:], key[strays], value[strays])])
+        return self._join(mixed)
+
+    def _heads(self, states: Tensor) -> Tensor:
+        return states.view(*states.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+
+    def _join(self, mixed: Tensor) -> Tensor:
+        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
