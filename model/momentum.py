@@ -22,7 +22,9 @@ def frozen_twin(student: ModuleT) -> ModuleT:
 def follow(twin: nn.Module, student: nn.Module, *, momentum: float) -> None:
     """Move every parameter of the twin a little towards the student's: m = momentum * m + (1 - momentum) * p.
 
-    Parameters only: these models hold no buffer that training changes (no batch norm). One multi-tensor call, so the
-    cost is one pass over memory and no launch per parameter.
+    Parameters only: these models hold no buffer that training changes (no batch norm). Two multi-tensor calls, so there is
+    no launch per parameter; not `lerp`, whose rounding differs from the published update.
     """
-    torch._foreach_lerp_(list(twin.parameters()), [p.detach() for p in student.parameters()], 1.0 - momentum)
+    following = list(twin.parameters())
+    torch._foreach_mul_(following, momentum)
+    torch._foreach_add_(following, [parameter.detach() for parameter in student.parameters()], alpha=1.0 - momentum)
