@@ -139,10 +139,11 @@ def find(datasets: Sequence[str], runs: Sequence[str]) -> Findings:
                 f"{name}: holds no dataset.json, metrics.jsonl or scores.json; "
                 "name a run folder, a folder of an evaluation, or one that holds such folders"
             )
+    ordered = tuple(sorted(found_runs, key=lambda run: (run.config.get("init") is not None, str(run.path))))
     return Findings(
         datasets=tuple(sorted(opened, key=_dataset_order)),
-        runs=tuple(sorted(found_runs, key=lambda run: (run.config.get("init") is not None, str(run.path)))),
-        evaluations=tuple(sorted(evaluations, key=lambda found: found.metrics.get("text_to_image_r1", 0.0))),
+        runs=ordered,
+        evaluations=tuple(sorted(evaluations, key=lambda found: _evaluation_order(found, ordered))),
         timings=timings,
         agreements=agreements,
         sources=(*datasets, *runs),
@@ -221,3 +222,10 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 def _dataset_order(dataset: Dataset) -> tuple[int, str]:
     splits = ("train", "val", "test")
     return (splits.index(dataset.card.split) if dataset.card.split in splits else len(splits), dataset.path)
+
+
+def _evaluation_order(evaluation: Evaluation, runs: Sequence[Run]) -> tuple[int, float]:
+    """In the order of the runs that were scored; where that is not known, the better ones later."""
+    checkpoint = Path(str(evaluation.facts.get("checkpoint", ""))).resolve()
+    place = next((n for n, run in enumerate(runs) if checkpoint.is_relative_to(run.path.resolve())), len(runs))
+    return place, evaluation.metrics.get("text_to_image_r1", 0.0)

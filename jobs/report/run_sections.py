@@ -124,26 +124,24 @@ def choose_retrievals(retrievals: Sequence[Retrieval], count: int) -> tuple[list
 
 
 def timings_section(timings: Sequence[TimedStep]) -> Markup:
-    """What each step took, with the command that runs it alone."""
+    """What each step took; the commands that run the steps alone are folded away."""
     slowest = max(step.seconds for step in timings)
     rows = [
         (
             step.title,
             _bar(f"{step.seconds:,.1f} s", 100 * step.seconds / slowest if slowest else 0.0),
             f"{step.peak_mib:,.0f} MiB",
-            tag("code", step.command, class_="command"),
         )
         for step in timings
     ]
+    commands = "\n\n".join(f"# {step.title}\n{step.command}" for step in timings)
+    total = sum(step.seconds for step in timings)
     return tag(
         "section",
         tag("h2", "Time and memory"),
-        tag(
-            "p",
-            f"{sum(step.seconds for step in timings):,.0f} s in all. Each step is one command; all of them resume.",
-            class_="lead",
-        ),
-        table(("step", "time", "peak memory", "command"), rows, label="Steps", class_="stack timings"),
+        tag("p", f"{total:,.0f} s in all. Memory is the peak of all processes together.", class_="lead"),
+        table(("step", "time", "peak memory"), rows, label="Steps", class_="stack timings"),
+        tag("details", tag("summary", "The same steps as commands"), tag("pre", commands, tabindex=0)),
         id="timings",
     )
 

@@ -92,7 +92,7 @@ def write_run(folder: Path, *, kind: str = "pretraining", init: str | None = Non
     return folder
 
 
-def write_evaluation(folder: Path, *, r1: float) -> Path:
+def write_evaluation(folder: Path, *, r1: float, checkpoint: str = "") -> Path:
     folder.mkdir(parents=True)
     names = [f"{way}_r{depth}" for way in ("text_to_image", "image_to_text") for depth in (1, 5, 10)]
     scores = {
@@ -101,6 +101,7 @@ def write_evaluation(folder: Path, *, r1: float) -> Path:
         "cosine": dict.fromkeys(names, r1 / 2),
         "images": 6,
         "texts": 12,
+        "checkpoint": checkpoint,
     }
     (folder / "scores.json").write_text(json.dumps(scores))
     rows = [
@@ -260,6 +261,14 @@ def test_a_run_that_is_being_written_is_read_up_to_its_last_whole_line(tmp_path:
     loss = next(curve for curve in run.curves if curve.name == "loss")
     assert loss.steps == (1, 2, 4, 8)
     assert loss.values == (8.0, 4.0, 2.0, 1.0)
+
+
+def test_evaluations_come_in_the_order_of_the_runs_they_score_even_where_the_later_is_worse(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "a_run")
+    second = write_run(tmp_path / "b_run", kind="retrieval", init="a_run")
+    write_evaluation(tmp_path / "later", r1=20.0, checkpoint=str(second / "checkpoints" / "step-00000008"))
+    write_evaluation(tmp_path / "zero", r1=40.0, checkpoint=str(first / "checkpoints" / "step-00000008"))
+    assert [found.path.name for found in find([], [str(tmp_path)]).evaluations] == ["zero", "later"]
 
 
 def test_smoothing_keeps_a_constant_and_lies_between_the_extremes() -> None:
