@@ -57,12 +57,12 @@ class DemoClipConfig(Config):
     """dataset whose picture-caption pairs are learned"""
     output: str
     """folder of the model"""
-    steps: PositiveInt = 250
+    steps: PositiveInt = 300
     batch_size: PositiveInt = 64
-    lr: float = Field(2e-3, gt=0)
+    lr: float = Field(1e-3, gt=0)
     """peak learning rate: linear warm-up, cosine to zero"""
     weight_decay: float = Field(0.05, ge=0)
-    phrase_share: float = Field(0.3, ge=0, le=1)
+    phrase_share: float = Field(0.4, ge=0, le=1)
     """share of texts that are a few neighbouring words instead of the whole caption"""
     largest: PositiveInt = 20_000
     """at most this many pictures are held in memory, spread evenly over the dataset"""
@@ -174,11 +174,12 @@ def _train(
     )
     losses: list[float] = []
     model.train()
+    model.visual.to(memory_format=torch.channels_last)  # convolutions on a CPU: 1.5 times as fast
     for step, rows in enumerate(_batches(len(pairs.captions), config)):
         rng = example_rng(config.seed, step, "demo-clip")
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _schedule(step, config.steps)
-        pixels = _shifted(pairs.pixels[rows].float(), rng)  # (B, 3, H, W)
+        pixels = _shifted(pairs.pixels[rows].float(), rng).contiguous(memory_format=torch.channels_last)  # (B, 3, H, W)
         tokens = tokenizer([_text_of(pairs.captions[row], rng, config.phrase_share) for row in rows])  # (B, T)
         image_features = model.encode_image(pixels, normalize=True)  # (B, D)
         text_features = model.encode_text(tokens, normalize=True)  # (B, D)

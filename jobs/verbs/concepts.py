@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -102,8 +104,19 @@ def run(config: Config, *, dry_run: bool) -> int:
     if dry_run:
         print(_plan_line(config, datasets))
         return 0
-    print(_result_line(annotate(config, datasets)))
+    with _one_cluster(config):
+        print(_result_line(annotate(config, datasets)))
     return 0
+
+
+def _one_cluster(config: Config) -> AbstractContextManager[None]:
+    """One Ray for counting and for embedding: it takes longer to start than many a dataset takes to count."""
+    if config.executor == "inline":
+        return nullcontext()
+    from jobs.ray_executor import attached
+
+    address = config.address or os.environ.get("RAY_ADDRESS") or None
+    return attached(address, workers=config.workers, object_store_bytes=config.object_store_mib << 20)
 
 
 def annotate(config: Config, datasets: Sequence[Dataset] | None = None) -> Summary:
