@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,12 +87,17 @@ def _is_pretraining(case: Case) -> bool:
     return needed <= case.inputs.keys() and mim.get("mode") == "unimodal"
 
 
+def _first(case: Case, key: str) -> Any:
+    """The first entry of a list in `expected.json`; empty where there is none."""
+    return (case.json("expected.json")[key] or [{}])[0] if case.expects(key) else {}
+
+
 KINDS: dict[str, Callable[[Case], bool]] = {
     "vicha/pretrain": _is_pretraining,
     "vicha/pretrain_three_steps": lambda case: "config_case" in case.config and "step0.mlm_labels" in case.inputs,
     "vicha/retrieval": lambda case: {"train.idx_queue", "eval.text_input_ids"} <= case.inputs.keys(),
     "vicha/pos_embed": lambda case: "interpolations" in case.config,
-    "vicha/lr_schedule": lambda case: case.expects("schedules") and case.name.startswith("vicha/"),
+    "vicha/lr_schedule": lambda case: "steps_per_epoch" in _first(case, "schedules"),
     "vicha/optimizer_groups": lambda case: case.expects("groups", "model_case"),
     "vicha/text_cleaning": lambda case: case.expects("pre_caption"),
     "vicha/tokenizer": lambda case: case.has("vocab.txt") and case.expects("rows", "pair"),
@@ -101,9 +106,9 @@ KINDS: dict[str, Callable[[Case], bool]] = {
 
 
 def find_cases(root: Path) -> list[Case]:
-    """List every case folder below a root: a folder with inputs or expected numbers."""
-    marks = ("config.json", "expected.json", "expected.safetensors")
-    folders = sorted({path.parent for mark in marks for path in root.rglob(mark)})
+    """List every case folder below a root: a folder of files without folders inside."""
+    folders = sorted({path.parent for path in root.rglob("*") if path.is_file()})
+    folders = [folder for folder in folders if folder != root and not any(path.is_dir() for path in folder.iterdir())]
     return [Case(folder, folder.relative_to(root).as_posix()) for folder in folders]
 
 
@@ -124,8 +129,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def golden_cases() -> Iterator[list[Case]]:
-    yield find_cases(golden_root())
+def golden_cases() -> list[Case]:
+    """Every case there is."""
+    return find_cases(golden_root())
 
 
 def vicha_config(published: Mapping[str, Any], **parts: Any) -> Config:
@@ -233,6 +239,9 @@ def close() -> Callable[..., None]:
     """Compare within the tolerance that the cases state for features and logits, or losses."""
 
     def compare(found: Tensor, expected: Tensor, name: str, *, atol: float = 1e-5) -> None:
+        # A logit near zero among large ones is a difference of large terms: a replay in double precision is as far from
+        # the reference as single precision is, by up to this much.
+        atol = max(atol, 5e-6 * expected.abs().max().item()) if expected.ndim > 1 else atol
         torch.testing.assert_close(found.detach(), expected, rtol=1e-4, atol=atol, msg=lambda text: f"{name}: {text}")
 
     return compare

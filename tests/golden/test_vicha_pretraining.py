@@ -143,9 +143,7 @@ def test_gradients_equal_the_reference(case: Any, family: Vicha, batch: Any, clo
     family.step(batch, soften=case.config["alpha"]).losses.total.backward()
     released = published_names(family.config)
     norms = case.json("grad_norms.json")
-    gradients = {
-        released[name][0]: value.grad for name, value in family.named_parameters() if value.grad is not None
-    }
+    gradients = {released[name][0]: value.grad for name, value in family.named_parameters() if value.grad is not None}
     trainable = [released[name][0] for name, value in family.named_parameters() if value.requires_grad]
     assert set(gradients) == set(trainable) == set(norms)
     for name, norm in norms.items():
@@ -172,4 +170,6 @@ def test_released_names_survive_a_round_trip(case: Any, family: Vicha) -> None:
     assert exported.keys() <= given.keys()
     for name, value in exported.items():
         if "queue" not in name:  # the case brings queues of its own
-            torch.testing.assert_close(value, given[name], rtol=1e-6, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                value, given[name], rtol=1e-6, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+            )
