@@ -114,7 +114,7 @@ class CheckpointFolder:
         torch.save({name: dict(moments) for name, moments in optimizer_state.items()}, temporary / OPTIMIZER)
         checksums = {name: _checksum(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
         document = state.to_json() | {"checksums": checksums}
-        (temporary / STATE).write_text(json.dumps(document, indent=1, sort_keys=True), encoding="utf-8")
+        (temporary / STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
         for name in (WEIGHTS, OPTIMIZER, STATE):
             _sync(temporary / name)
         _sync(temporary)
