@@ -106,9 +106,9 @@ KINDS: dict[str, Callable[[Case], bool]] = {
 
 
 def find_cases(root: Path) -> list[Case]:
-    """List every case folder below a root: a folder of files without folders inside."""
-    folders = sorted({path.parent for path in root.rglob("*") if path.is_file()})
-    folders = [folder for folder in folders if folder != root and not any(path.is_dir() for path in folder.iterdir())]
+    """List every case folder below a root: the topmost folders that hold more than descriptions."""
+    holding = {path.parent for path in root.rglob("*") if path.is_file() and path.suffix != ".md"}
+    folders = sorted(folder for folder in holding if not holding & set(folder.parents))
     return [Case(folder, folder.relative_to(root).as_posix()) for folder in folders]
 
 
