@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from concepts.phrases import RULES, PhraseConfig, PhraseExtractor
+from concepts.phrases import RULES, RULES_NAME, PhraseConfig, PhraseExtractor
 from concepts.vocabulary import count_phrases
 from shards.config import canonical_json, digest
 from shards.errors import DatasetError
@@ -54,7 +54,9 @@ class NounCounter:
             DatasetError: this process finds another tagger than the one named.
         """
         # Where the run settled on the rules, a worker that happens to have a better tagger follows.
-        self._extractor = PhraseExtractor(config.model_copy(update={"tagger": RULES}) if tagger == RULES else config)
+        self._extractor = PhraseExtractor(
+            config.model_copy(update={"tagger": RULES}) if tagger == RULES_NAME else config
+        )
         if self._extractor.name != tagger:
             raise DatasetError(
                 f"this worker would tag with {self._extractor.name} where {tagger} is wanted; "

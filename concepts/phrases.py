@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
-from concepts.lexicon import guess_classes, is_word
+from concepts.lexicon import VERSION, guess_classes, is_word
 from shards.config import Config
 from shards.errors import ConfigError, MissingLibraryError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RULES = "rules"
+RULES_NAME = f"{RULES}-{VERSION}"
 INSTALLED = "en_core_web_sm"
 # Heads of noun runs need part-of-speech tags only. Measured on captions, dependency heads are no better and cost 2.5 times as much.
 NEEDLESS = ["parser", "ner", "lemmatizer", "trainable_lemmatizer", "senter", "entity_linker", "textcat"]
@@ -51,7 +52,7 @@ class PhraseExtractor:
 
     def nouns(self, texts: Sequence[str]) -> list[list[str]]:
         """List the head nouns of each text: the last noun of every run of nouns, lower-cased, in order, repeats kept."""
-        rules = self.name == RULES
+        rules = self.name == RULES_NAME
         docs = self._nlp.pipe(texts, batch_size=self.config.batch_size)
         return [list(_run_heads(doc, _noun_by_rules(doc) if rules else _noun_by_tags(doc))) for doc in docs]
 
@@ -86,7 +87,7 @@ def _load(tagger: str | None) -> tuple[str, Language]:
                 "lists and endings, which is rougher",
                 INSTALLED,
             )
-        return RULES, spacy.blank("en")
+        return RULES_NAME, spacy.blank("en")
     if not (Path(wanted).is_dir() or spacy.util.is_package(wanted)):
         raise ConfigError(
             f"phrases.tagger: {wanted!r} is neither a folder nor an installed spaCy package; give one of these, or `rules`"

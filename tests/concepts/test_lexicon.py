@@ -18,6 +18,8 @@ def nouns(caption: str) -> list[str]:
         ("a painting of a quiet harbour", ["painting", "harbour"]),
         ("The man wants to catch a ball", ["man", "ball"]),
         ("a catch near the quickly flowing river", ["catch", "river"]),
+        ("A man in black sits on a bench", ["man", "bench"]),
+        ("two players , each holding a racket", ["players", "racket"]),
         ("A fish and a dish in the building", ["fish", "dish", "building"]),
         ("a small red cube left of a large blue ball", ["cube", "ball"]),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from concepts.phrases import INSTALLED, RULES, PhraseConfig, PhraseExtractor
+from concepts.phrases import INSTALLED, RULES, RULES_NAME, PhraseConfig, PhraseExtractor
 from shards.errors import ConfigError
 
 
@@ -34,7 +34,7 @@ def test_falling_back_to_the_rules_is_said_aloud(caplog: pytest.LogCaptureFixtur
     if spacy.util.is_package(INSTALLED):
         pytest.skip(f"{INSTALLED} is installed here, so nothing falls back")
     with caplog.at_level(logging.WARNING, logger="concepts"):
-        assert PhraseExtractor(PhraseConfig()).name == RULES
+        assert PhraseExtractor(PhraseConfig()).name == RULES_NAME
     assert "rougher" in caplog.text
 
 
