@@ -6,12 +6,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from shards.address import Address
 from shards.errors import ConfigError
 from shards.order import SourceSpec, Stream, StreamState
+
+unhurried = settings(deadline=None)  # a busy machine is no failure
 
 sizes = st.lists(st.integers(0, 25), min_size=1, max_size=8).map(tuple).filter(any)
 
@@ -44,6 +46,7 @@ def streams(draw: st.DrawFn) -> Stream:
     )
 
 
+@unhurried
 @given(streams(), st.data())
 def test_any_world_that_divides_the_batch_sees_the_same_global_batches_also_when_it_changes_mid_epoch(
     stream: Stream, data: st.DataObject
@@ -63,6 +66,7 @@ def test_any_world_that_divides_the_batch_sees_the_same_global_batches_also_when
         step += data.draw(st.integers(1, 9))
 
 
+@unhurried
 @given(sizes, st.integers(1, 30), st.integers(0, 3))
 def test_an_epoch_of_a_lone_source_repeats_nothing_and_drops_less_than_a_batch(
     shard_sizes: tuple[int, ...], batch_size: int, epoch: int
@@ -76,6 +80,7 @@ def test_an_epoch_of_a_lone_source_repeats_nothing_and_drops_less_than_a_batch(
     assert len({place(address) for address in visited}) == len(visited) > sum(shard_sizes) - batch_size
 
 
+@unhurried
 @given(st.lists(sizes, min_size=1, max_size=3), st.integers(1, 30), st.booleans(), st.integers(1, 4))
 def test_an_evaluation_drops_nothing_and_repeats_nothing(
     sources: list[tuple[int, ...]], batch_size: int, shuffle: bool, world: int
@@ -134,6 +139,7 @@ def test_resuming_goes_on_at_the_next_batch() -> None:
     assert lone().resume(state) == 17
 
 
+@unhurried
 @given(st.sampled_from([1, 2, 3, 4, 6, 8, 12]), st.sampled_from([1, 2, 3, 4, 6, 8, 12]), st.integers(0, 60))
 def test_another_batch_size_goes_on_at_the_very_sample_or_refuses(old: int, new: int, step: int) -> None:
     before, after = lone((50, 50), batch_size=old), lone((50, 50), batch_size=new)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.plan import EpochOrder, Permutation
+
+unhurried = settings(deadline=None)  # a busy machine is no failure
 
 sizes_of_shards = st.lists(st.integers(0, 40), min_size=1, max_size=30).filter(any)
 
@@ -24,12 +26,14 @@ def made(sizes: list[int], **settings: Any) -> EpochOrder:
     return EpochOrder(sizes, **{"dataset_digest": "d", "seed": 1, "epoch": 0, **settings})
 
 
+@unhurried
 @given(st.integers(1, 700), st.integers(0, 2**64 - 1))
 def test_a_permutation_meets_every_number_once(n: int, key: int) -> None:
     permutation = Permutation(n, key)
     assert sorted(permutation.at(place) for place in range(n)) == list(range(n))
 
 
+@unhurried
 @given(st.integers(1, 2**62), st.integers(0, 2**64 - 1), st.data())
 def test_many_places_at_once_are_the_places_one_by_one(n: int, key: int, data: st.DataObject) -> None:
     places = data.draw(st.lists(st.integers(0, n - 1), max_size=20))
@@ -75,6 +79,7 @@ def test_places_outside_are_refused() -> None:
             made([5]).at_many(np.array([place]))
 
 
+@unhurried
 @given(sizes_of_shards, st.integers(1, 8), st.integers(1, 5), st.booleans(), st.integers(0, 2**31))
 def test_an_epoch_visits_every_item_once(sizes: list[int], window: int, lanes: int, shuffle: bool, seed: int) -> None:
     order = made(sizes, window=window, lanes=lanes, shuffle=shuffle, seed=seed)
