@@ -39,7 +39,9 @@ class Mixture:
     """Draw n → (source, how often that source was drawn before), for any n, without walking there."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
-        """Args:
+        """Lay out the thousand draws that repeat, and the circle that deals the spare ones.
+
+        Args:
             weights: a positive number per source; only their ratios count.
 
         Raises:

@@ -101,8 +101,14 @@ class Stream:
         window: int = 16,
         lanes: int = 1,
     ) -> None:
-        """Args:
+        """Describe an order; nothing is read or listed.
+
+        Args:
+            sources: by the name that the run gives them.
             batch_size: slots of a global batch, over all ranks and micro-batches.
+            seed: of the run.
+            drop_last: whether an epoch leaves out the items that fill no batch.
+            shuffle: whether the order is drawn, or the manifests' own.
             window: how many shards are shuffled together.
             lanes: into how many stretches an epoch is dealt, so that a rank can stay on its own shards.
 

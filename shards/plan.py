@@ -37,9 +37,11 @@ class Permutation:
     __slots__ = ("_keys", "_left", "_right", "n")
 
     def __init__(self, n: int, key: int) -> None:
-        """Args:
-        n: how many numbers are permuted, below 2^62.
-        key: 64 bits; another key gives an unrelated permutation.
+        """Key a permutation.
+
+        Args:
+            n: how many numbers are permuted, below 2^62.
+            key: 64 bits; another key gives an unrelated permutation.
         """
         self.n = n
         self._left = max(1, math.isqrt(max(n - 1, 0)) + 1)
@@ -105,11 +107,16 @@ class EpochOrder:
         shuffle: bool = True,
         lanes: int = 1,
     ) -> None:
-        """Args:
-        sizes: items of each shard, in manifest order.
-        dataset_digest: the manifest's digest; another dataset gets another order.
-        window: how many shards are shuffled together; more mix better and touch more files at once.
-        shuffle: False gives the manifest's own order.
+        """Lay out the shards of an epoch.
+
+        Args:
+            sizes: items of each shard, in manifest order.
+            dataset_digest: the manifest's digest; another dataset gets another order.
+            seed: of the run.
+            epoch: number of the epoch, from 0.
+            window: how many shards are shuffled together; more mix better and touch more files at once.
+            shuffle: False gives the manifest's own order.
+            lanes: into how many stretches the epoch is dealt.
         """
         counts = np.asarray(sizes, dtype=np.int64)
         self._total = int(counts.sum())

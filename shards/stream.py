@@ -87,10 +87,14 @@ class RecordStream:
         budget: DamageBudget | None = None,
         payload: bool = True,
     ) -> None:
-        """Args:
+        """Join an order with what it orders.
+
+        Args:
+            stream: the order.
             datasets: one per source of the stream.
             count: what the stream's sizes count.
             sidecars: source → column → sidecar whose row goes with each record.
+            budget: how much damage this process tolerates.
             payload: whether the media bytes are read, or the records' headers only.
 
         Raises:

@@ -66,9 +66,15 @@ class Loader:
         prefetch: int = 2,
         train: bool = True,
     ) -> None:
-        """Args:
+        """Check that everything fits; nothing is read and no worker started before the first step is asked for.
+
+        Args:
             records: the stream, which also brings the seed.
+            task: makes examples of records.
+            processor: makes a batch of examples.
             view: how pictures are shown to the task.
+            rank: of this process, which owns a contiguous range of every batch's slots.
+            world: number of processes; must divide the batch size.
             micro_batches: parts that a rank's slots are cut into; must divide them.
             workers: processes that make steps by turns; 0 makes them here.
             prefetch: steps that each worker makes ahead.
