@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -67,17 +66,14 @@ def _fit(config: TrainConfig, *, workers: int, gpus_per_worker: float) -> TrainS
         result = trainer.fit()
     except TrainingFailedError as error:
         raise OstrakaError(f"training on Ray failed: {_reason(error)}") from error
-    metrics: dict[str, Any] = result.metrics or {}
-    return TrainSummary(**json.loads(metrics["summary"]))
+    summary: TrainSummary = result.return_value  # of rank 0
+    return summary
 
 
-def _train_on_worker(loop: dict[str, Any]) -> None:
+def _train_on_worker(loop: dict[str, Any]) -> TrainSummary:
     """One training process; Ray Train has joined it to the others."""
-    from ray import train as ray_train
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    summary = train(TrainConfig.model_validate(loop["config"]))
-    ray_train.report({"summary": json.dumps(dataclasses.asdict(summary) | {"losses": dict(summary.losses)})})
+    return train(TrainConfig.model_validate(loop["config"]))
 
 
 def _reason(error: BaseException) -> str:
