@@ -15,11 +15,12 @@ from shards.errors import ConfigError, DatasetError, InputError
 from shards.storage import Storage
 
 SCHEMA = 1
-# Nouns of captions that name no thing in the picture: places within it, and the picture itself.
+# What taggers find in captions and what names no thing: places within the picture, the picture itself, colours.
 STOP = (
     "top", "front", "back", "side", "left", "right", "middle", "center", "bottom", "background", "foreground", "close-up",
     "closeup", "view", "picture", "image", "photo", "photograph", "shot", "other", "others", "lot", "lots", "bunch", "couple",
     "group", "kind", "type", "way", "part", "piece", "pair", "number", "variety", "thing", "something", "someone", "time",
+    "red", "green", "blue", "yellow", "black", "white", "brown", "pink", "purple", "gray", "grey", "tan", "wooden",
 )  # fmt: skip
 
 
