@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -25,6 +25,6 @@ def follow(twin: nn.Module, student: nn.Module, *, momentum: float) -> None:
     Parameters only: these models hold no buffer that training changes (no batch norm). Two multi-tensor calls, so there is
     no launch per parameter; not `lerp`, whose rounding differs from the published update.
     """
-    following = list(twin.parameters())
+    following: list[Tensor] = list(twin.parameters())
     torch._foreach_mul_(following, momentum)
     torch._foreach_add_(following, [parameter.detach() for parameter in student.parameters()], alpha=1.0 - momentum)

@@ -30,9 +30,9 @@ class FusedAttention(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """Let every position of (B, S, D) attend to every other."""
         batch, length, width = states.shape
-        qkv = self.qkv(states).view(batch, length, 3, self.heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, N, S, D / N)
-        mixed = scaled_dot_product_attention(query, key, value)
+        # Chunks of the last dimension: their gradients are joined by one copy, those of a permuted view by two.
+        query, key, value = (part.view(batch, length, self.heads, -1) for part in self.qkv(states).chunk(3, dim=2))
+        mixed = scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))  # type: ignore[no-any-return]
 
 
@@ -65,35 +65,30 @@ class SplitAttention(nn.Module):
             self._heads(self.value(states)),
             key_mask(mask),
         )
-        return self._join(mixed)
+        return self.out(self._join(mixed))  # type: ignore[no-any-return]
 
     def over_pictures(self, states: Tensor, pictures: Tensor, strays: Tensor | None = None) -> Tensor:
-        """Let R texts attend to I pictures whose keys and values are computed once each, however many texts read them.
+        """Let texts attend to I pictures whose keys and values are computed once each, however many texts read them.
 
         Args:
-            states: (R, T, D). The rows come in whole groups of I, row `g * I + i` reading picture `i`; the last M
-                rows, where there are `strays`, read the pictures named there.
+            states: (I * G + M, T, D): G texts for the first picture, G for the next, and so on; after them M further
+                texts for the pictures named by `strays`.
             pictures: (I, S, Dv).
-            strays: (M,) picture numbers.
+            strays: (M,) picture numbers; `None` where M is 0.
 
         Returns:
-            (R, T, D).
+            (I * G + M, T, D).
         """
-        count = pictures.shape[0]
         key, value = self._heads(self.key(pictures)), self._heads(self.value(pictures))
-        query = self._heads(self.query(states))  # (R, N, T, d)
-        rows, heads, length, size = query.shape
-        whole = rows - (0 if strays is None else len(strays))
-        groups = whole // count
-        # Texts of one picture become one longer query: the keys and values need no copy per text.
-        grouped = query[:whole].view(groups, count, heads, length, size).permute(1, 2, 0, 3, 4)
-        mixed = self._attend(grouped.reshape(count, heads, groups * length, size), key, value)
-        mixed = (
-            mixed.view(count, heads, groups, length, size).permute(2, 0, 1, 3, 4).reshape(whole, heads, length, size)
-        )
+        query = self.query(states)
+        whole = len(states) - (0 if strays is None else len(strays))
+        # The texts of one picture are one longer query, a mere view: no copy of keys and values per text.
+        grouped = query[:whole].view(len(pictures), -1, query.shape[2])
+        mixed = self._join(self._attend(self._heads(grouped), key, value)).view(whole, *query.shape[1:])
         if strays is not None:
-            mixed = torch.cat([mixed, self._attend(query[whole:], key[strays], value[strays])])
-        return self._join(mixed)
+            apart = self._join(self._attend(self._heads(query[whole:]), key[strays], value[strays]))
+            mixed = torch.cat([mixed, apart])
+        return self.out(mixed)  # type: ignore[no-any-return]
 
     def _heads(self, states: Tensor) -> Tensor:
         return states.view(*states.shape[:2], self.heads, -1).transpose(1, 2)
@@ -103,4 +98,4 @@ class SplitAttention(nn.Module):
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
 
     def _join(self, mixed: Tensor) -> Tensor:
-        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return mixed.transpose(1, 2).flatten(2)

@@ -97,24 +97,24 @@ class FusionTower(nn.Module):
         pictures: Tensor,
         strays: Tensor | None = None,
     ) -> Tensor:
-        """Read R texts against I pictures, each picture's keys and values computed once.
+        """Read texts against I pictures, each picture's keys and values computed once.
 
         Args:
-            texts: (R, T, Dt) from the text tower. Rows come in whole groups of I, row `g * I + i` belonging to picture
-                `i`; after them the rows that belong to the pictures named by `strays`.
-            mask: (R, T), true at real tokens.
+            texts: (I * G + M, T, Dt) from the text tower: G texts for the first picture, G for the next, and so on;
+                after them M further texts for the pictures named by `strays`.
+            mask: (I * G + M, T), true at real tokens.
             pictures: (I, S, Dv).
-            strays: (M,) picture numbers of the last M rows, or `None`.
+            strays: (M,) picture numbers; `None` where M is 0.
 
         Returns:
-            (R, T, Dt).
+            (I * G + M, T, Dt).
 
         Raises:
-            ValueError: the rows do not come in whole groups.
+            ValueError: the pictures do not have the same number of texts.
         """
         whole = len(texts) - (0 if strays is None else len(strays))
         if whole % len(pictures):
-            raise ValueError(f"{whole} texts do not come in whole groups over {len(pictures)} pictures")
+            raise ValueError(f"{whole} texts cannot be dealt evenly to {len(pictures)} pictures")
         for layer in self.layers:
             texts = layer(texts, mask, pictures, strays)
         return texts

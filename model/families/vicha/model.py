@@ -255,7 +255,7 @@ class Vicha(Family):
     def _fuse(self, student: Side, negatives: Negatives) -> tuple[Tensor, Tensor | None]:
         """Read pairs, negatives and masked texts against the pictures in one pass.
 
-        Three of the four kinds of rows read picture b as row b, so its keys and values are computed once for all; only
+        Three of the four kinds of rows read their own picture, whose keys and values are computed once for all; only
         the texts with a drawn picture are strays.
 
         Returns:
@@ -267,14 +267,14 @@ class Vicha(Family):
             texts.append(student.read_masked.top)
             masks.append(student.read_masked.mask)
         fused = self.student.fusion(
-            torch.cat([*texts, read.top]),
-            torch.cat([*masks, read.mask]),
+            torch.cat([torch.stack(texts, dim=1).flatten(0, 1), read.top]),
+            torch.cat([torch.stack(masks, dim=1).flatten(0, 1), read.mask]),
             student.seen.top,
             negatives.images,
         )
-        pairs, drawn_texts, *masked, drawn_images = fused.split(batch)
-        logits = self.match(torch.cat([pairs[:, 0], drawn_images[:, 0], drawn_texts[:, 0]]))
-        return logits, masked[0] if masked else None
+        own, drawn_images = fused[:-batch].unflatten(0, (batch, -1)), fused[-batch:]  # (B, 2 or 3, T, Dt), (B, T, Dt)
+        logits = self.match(torch.cat([own[:, 0, 0], drawn_images[:, 0], own[:, 1, 0]]))
+        return logits, None if student.read_masked is None else own[:, 2]
 
     def _align(self, student: Side) -> Hierarchy | None:
         if self.hierarchy is None:
