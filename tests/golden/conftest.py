@@ -95,6 +95,7 @@ def _first(case: Case, key: str) -> Any:
 KINDS: dict[str, Callable[[Case], bool]] = {
     "vicha/pretrain": _is_pretraining,
     "vicha/pretrain_three_steps": lambda case: "config_case" in case.config and "step0.mlm_labels" in case.inputs,
+    "vicha/pretrain_two_ranks": lambda case: "config_case" in case.config and "rank1.mlm_labels" in case.inputs,
     "vicha/retrieval": lambda case: {"train.idx_queue", "eval.text_input_ids"} <= case.inputs.keys(),
     "vicha/pos_embed": lambda case: "interpolations" in case.config,
     "vicha/lr_schedule": lambda case: "steps_per_epoch" in _first(case, "schedules"),
