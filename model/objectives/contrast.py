@@ -69,14 +69,15 @@ def contrast(
     """
     text_candidates = torch.cat([twin_texts.t(), queue.texts], dim=1)  # (D, C)
     image_candidates = torch.cat([twin_images.t(), queue.images], dim=1)  # (D, C)
-    image_similarity = images @ text_candidates / temperature
-    text_similarity = texts @ image_candidates / temperature
+    # Single precision under autocast too: a temperature of 0.01 makes a hundred of a small rounding.
+    image_similarity = (images @ text_candidates).float() / temperature
+    text_similarity = (texts @ image_candidates).float() / temperature
     with torch.no_grad():
         right = hard_targets(image_similarity, queue, identity)
         image_targets = text_targets = right
         if soften > 0:
-            image_targets = right.lerp(softmax(twin_images @ text_candidates / temperature, dim=1), soften)
-            text_targets = right.lerp(softmax(twin_texts @ image_candidates / temperature, dim=1), soften)
+            image_targets = right.lerp(softmax((twin_images @ text_candidates).float() / temperature, dim=1), soften)
+            text_targets = right.lerp(softmax((twin_texts @ image_candidates).float() / temperature, dim=1), soften)
     image_loss = -(log_softmax(image_similarity, dim=1) * image_targets).sum(1).mean()
     text_loss = -(log_softmax(text_similarity, dim=1) * text_targets).sum(1).mean()
     return Contrast(

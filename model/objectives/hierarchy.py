@@ -76,8 +76,8 @@ class HierarchicalAlignment(nn.Module):
         # Candidates carry no gradient, on one process too: in each direction only the asking side learns.
         losses = tuple(
             (
-                cross_entropy(image @ gather_rows(text).t() / temperature, right)
-                + cross_entropy(text @ gather_rows(image).t() / temperature, right)
+                cross_entropy((image @ gather_rows(text).t()).float() / temperature, right)
+                + cross_entropy((text @ gather_rows(image).t()).float() / temperature, right)
             )
             / 2
             for image, text in zip(seen, read, strict=True)

@@ -54,8 +54,9 @@ def masked_text(logits: Tensor, targets: Tensor, twin_logits: Tensor | None, *, 
         code returns NaN there).
     """
     count = max(len(targets), 1)
+    logits = logits.float()
     hard = cross_entropy(logits, targets, reduction="sum") / count
     if twin_logits is None:
         return MaskedText(loss=hard, hard=hard, soft=None, logits=logits, twin_logits=None)
-    soft = -(log_softmax(logits, dim=1) * softmax(twin_logits, dim=1)).sum() / count
+    soft = -(log_softmax(logits, dim=1) * softmax(twin_logits.float(), dim=1)).sum() / count
     return MaskedText(loss=torch.lerp(hard, soft, soften), hard=hard, soft=soft, logits=logits, twin_logits=twin_logits)

@@ -69,7 +69,7 @@ def match_loss(logits: Tensor, usable: Tensor) -> Tensor:
     labels = torch.zeros(3 * batch, dtype=torch.long, device=logits.device)
     labels[:batch] = 1
     counted = torch.cat([torch.ones_like(usable), usable, usable]).to(logits.dtype)
-    return (cross_entropy(logits, labels, reduction="none") * counted).sum() / counted.sum()
+    return (cross_entropy(logits.float(), labels, reduction="none") * counted).sum() / counted.sum()
 
 
 def _draw(weights: Tensor, allowed: Tensor, noise: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from model.families.vicha.model import Vicha
 from model.families.vicha.published import export_published, import_published, published_names
 
 
-def _run_rank(rank: int, world: int, folder: Path, family: Vicha, batch: Any, alpha: float) -> None:
+def _run_rank(rank: int, *, world: int, folder: Path, family: Vicha, batch: Any, alpha: float) -> None:
     """Take one step as one of several processes and leave losses, gradient norms and state in the folder."""
     torch.set_num_threads(1)
     store = distributed.FileStore(str(folder / "store"), world)
@@ -50,11 +50,13 @@ def _ranks(case: Any, vicha_family: Any, pair_batch: Any, folder: Path, *, targe
     family.train()
     world = case.config["world_size"]
     fork = multiprocessing.get_context("fork")  # a fresh interpreter would import torch again for each process
-    processes = []
-    for rank in range(world):
-        batch = pair_batch(case.inputs, f"rank{rank}.")
-        work = (rank, world, folder, family, batch, case.config["alpha"])
-        processes.append(fork.Process(target=_run_rank, args=work))
+    shared = {"world": world, "folder": folder, "family": family, "alpha": case.config["alpha"]}
+    processes = [
+        fork.Process(
+            target=_run_rank, args=(rank,), kwargs={**shared, "batch": pair_batch(case.inputs, f"rank{rank}.")}
+        )
+        for rank in range(world)
+    ]
     for process in processes:
         process.start()
     for process in processes:

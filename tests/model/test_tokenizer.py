@@ -1,0 +1,69 @@
+"""The tokenizer: trained the same everywhere, saved, loaded, and refused with a sentence."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.tokenizer import SPECIALS, WordPiece, load_tokenizer, pad, train_wordpiece
+
+TEXTS = [f"{size} {colour} {kind}" for size in ("small", "large") for colour in ("red", "bluish", "green")
+         for kind in ("boats", "boat", "houses", "tréé")]  # fmt: skip
+
+
+def test_the_same_texts_in_any_order_give_the_same_vocabulary(tmp_path: Path) -> None:
+    files = []
+    for attempt in range(3):
+        random.Random(attempt).shuffle(texts := list(TEXTS))
+        files.append(train_wordpiece(texts, vocab_size=60, path=tmp_path / f"{attempt}.txt").read_bytes())
+    assert files[0] == files[1] == files[2]
+
+
+def test_a_trained_vocabulary_spells_every_training_text(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(train_wordpiece(TEXTS, vocab_size=60, path=tmp_path))
+    assert tokenizer.words[: len(SPECIALS)] == SPECIALS
+    assert len(tokenizer) <= 60
+    for text in TEXTS:
+        assert tokenizer.decode(tokenizer.encode(text)) == text.replace("é", "e")
+    assert tokenizer.encode("zebra") == [tokenizer.cls_id, tokenizer.ids["[UNK]"]]
+
+
+def test_letters_are_kept_where_the_size_asked_for_is_too_small(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(train_wordpiece(["abc cab"], vocab_size=1, path=tmp_path))
+    assert tokenizer.decode(tokenizer.encode("bac")) != ""
+
+
+def test_training_on_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no text"):
+        train_wordpiece(["", "  "], vocab_size=10, path=tmp_path)
+
+
+def test_saving_loading_and_pickling_keep_every_id(tmp_path: Path) -> None:
+    tokenizer = WordPiece([*SPECIALS, "a", "##b"])
+    for copy in (load_tokenizer(tokenizer.save(tmp_path)), pickle.loads(pickle.dumps(tokenizer))):
+        assert copy.words == tokenizer.words
+        assert copy.encode("ab [SEP] a") == tokenizer.encode("ab [SEP] a") == [2, 5, 6, 3, 5]
+
+
+@pytest.mark.parametrize("words", [["a"], ["a", *SPECIALS], [*SPECIALS, "a", "a"]])
+def test_a_file_that_is_no_such_vocabulary_is_refused(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    with pytest.raises(ValueError, match="not a WordPiece vocabulary"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_name_that_nothing_resolves_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match="neither a vocabulary file nor a name"):
+        load_tokenizer("nobody/has-this-tokenizer")
+
+
+def test_padding_fills_to_the_longest_or_to_a_length() -> None:
+    ids, mask = pad([[2, 7], [2]], pad_id=0)
+    assert ids.tolist() == [[2, 7], [2, 0]]
+    assert mask.tolist() == [[True, True], [True, False]]
+    assert torch.equal(pad([[2, 7], [2]], length=4)[1].sum(1), torch.tensor([2, 1]))
