@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from model.examples import Example, Paired
-from model.families.vicha import Config
 from model.families.vicha.batch import PairBatch
+from model.families.vicha.config import Config
 from model.families.vicha.towers import ConceptStates, Towers
 from model.family import Decode, Embed, Family, Losses, Match, Progress, Rank
 from model.feature_queue import FeatureQueue

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.examples import Example, Paired, View, stack_images
-from model.families.vicha import Config, Padding
 from model.families.vicha.batch import PairBatch
+from model.families.vicha.config import Config, Padding
 from model.text_cleaning import clean_caption
 from model.tokenizer import WordPiece, pad
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoints import ImportReport, fill
-from model.families.vicha import Config
+from model.families.vicha.config import Config
 from model.families.vicha.model import Vicha
 from model.positions import sincos_positions
 

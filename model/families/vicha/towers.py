@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from model.families.vicha import Config
+from model.families.vicha.config import Config
 from model.towers.image import ImageStates, ImageTower
 from model.towers.text import FusionTower, TextConfig, TextStates, TextTower, WordHead
 
