@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
 from model.config import Config as BaseConfig
 from model.objectives.contrast import ContrastConfig
@@ -50,9 +50,7 @@ class Config(BaseConfig):
     vision: VisionConfig = VisionConfig()
     text: TextConfig = TextConfig()
     cleaning: CleaningConfig = CleaningConfig()
-    projection: PositiveInt = Field(
-        default=256, description="width of the space in which pictures and texts are compared"
-    )
+    projection: PositiveInt = 256  # width of the space in which pictures and texts are compared
     contrast: ContrastConfig = ContrastConfig()
     match: MatchConfig = MatchConfig()
     hierarchy: HierarchyConfig | None = HierarchyConfig()
