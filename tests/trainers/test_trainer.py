@@ -187,3 +187,18 @@ def test_training_lowers_every_loss(tiny_training: Tiny) -> None:
     for name, last in summary.losses.items():
         first = _metrics(values, name)[20]
         assert last < first, f"{name} went from {first:.3f} to {last:.3f}"
+
+
+def test_a_mixture_in_micro_batches_trains_and_resumes(tiny_training: Tiny, world: Callable[..., Dataset]) -> None:
+    other = world("other", pictures=12, captions=1)
+    values = tiny_training(micro_batches=2, log_every=1)
+    values["streams"]["other"] = {"dataset": str(other.path), "concepts": "concepts", "weight": 9}
+    values["streams"]["world"]["weight"] = 1
+    with pytest.raises(Interrupted):
+        _train(values, stop_after=4)
+    before = _metrics(values, "loss")
+    summary = _train(values)
+    assert (summary.resumed_from, summary.is_complete) == (4, True)
+    after = _metrics(values, "loss")
+    assert set(after) == {1, 2, 3, 4, 5, 6}
+    assert {step: after[step] for step in before} == before
