@@ -55,8 +55,9 @@ def claimed(run: Path) -> Iterator[None]:
         raise ConfigError(f"output={str(run)!r} cannot be written ({error.strerror}); choose another folder") from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # Not `flock`: forked loader workers would inherit it and hold the folder for seconds after a `kill -9`.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             raise ConfigError(f"another process is training in {run}; wait for it, or choose another output") from None
         except OSError:
             pass  # a file system without locks; the checkpoints' renames are still atomic

@@ -16,7 +16,6 @@ from shards.reader import Dataset
 from trainers.checkpoint import find_checkpoint
 from trainers.config import TrainConfig
 from trainers.meter import NonFiniteLossError
-from trainers.presence import claimed
 from trainers.trainer import TrainSummary, plan, train
 
 Tiny = Callable[..., dict[str, Any]]
@@ -153,12 +152,6 @@ def test_fine_tuning_starts_from_the_weights_and_the_vocabulary_of_a_run(
 def test_without_any_vocabulary_the_message_says_where_one_could_come_from(tiny_training: Tiny) -> None:
     with pytest.raises(ConfigError, match=r"tokenizer\.train_size"):
         _train(tiny_training(tokenizer={}))
-
-
-def test_two_trainers_cannot_share_a_run_folder(tiny_training: Tiny) -> None:
-    values = tiny_training()
-    with claimed(Path(values["output"])), pytest.raises(ConfigError, match="another process is training"):
-        _train(values)
 
 
 def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path: Path, tiny_training: Tiny) -> None:
