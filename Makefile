@@ -76,12 +76,12 @@ negatives: setup ## hard captions, answers and swaps as a sidecar: DATASET=…
 	$(JOBS) negatives $(PRESET) $(call set_if,DATASET,dataset) $(EXECUTOR_ARGS) $(ARGS)
 
 pretrain: setup ## pretrain from shards: DATASET=… OUT=… [PRESET=vicha_small CONCEPTS=concepts EXECUTOR= WORKERS=]
-	$(JOBS) train $(or $(PRESET),vicha_small) $(call set_if,DATASET,streams.train.dataset) \
-		$(call set_if,CONCEPTS,streams.train.concepts) $(call set_if,OUT,output) $(EXECUTOR_ARGS) $(ARGS)
+	$(JOBS) train $(or $(PRESET),vicha_small) $(call set_if,DATASET,streams.data.dataset) \
+		$(call set_if,CONCEPTS,streams.data.concepts) $(call set_if,OUT,output) $(EXECUTOR_ARGS) $(ARGS)
 
 finetune: setup ## fine-tune a pretrained run: DATASET=… INIT=… OUT=… [PRESET=vicha_small_retrieval CONCEPTS=]
-	$(JOBS) train $(or $(PRESET),vicha_small_retrieval) $(call set_if,DATASET,streams.train.dataset) \
-		$(call set_if,CONCEPTS,streams.train.concepts) $(call set_if,INIT,init) $(call set_if,OUT,output) $(EXECUTOR_ARGS) $(ARGS)
+	$(JOBS) train $(or $(PRESET),vicha_small_retrieval) $(call set_if,DATASET,streams.data.dataset) \
+		$(call set_if,CONCEPTS,streams.data.concepts) $(call set_if,INIT,init) $(call set_if,OUT,output) $(EXECUTOR_ARGS) $(ARGS)
 
 evaluate: setup ## score a run on a dataset: CHECKPOINT=… DATASET=… OUT=… [CONCEPTS=]
 	$(JOBS) evaluate $(PRESET) $(call set_if,CHECKPOINT,checkpoint) $(call set_if,DATASET,dataset) \

@@ -50,6 +50,8 @@ class Config(BaseConfig):
     vision: VisionConfig = VisionConfig()
     text: TextConfig = TextConfig()
     cleaning: CleaningConfig = CleaningConfig()
+    # How fresh weights are drawn: with the published deviation of 0.02, or by each matrix's own size, for small widths.
+    initialisation: Literal["published", "xavier"] = "published"
     projection: PositiveInt = 256  # width of the space in which pictures and texts are compared
     contrast: ContrastConfig = ContrastConfig()
     match: MatchConfig = MatchConfig()

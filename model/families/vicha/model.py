@@ -14,6 +14,7 @@ from model.families.vicha.config import Config
 from model.families.vicha.towers import ConceptStates, Towers
 from model.family import Decode, Embed, Family, Losses, Match, Progress, Rank
 from model.feature_queue import FeatureQueue
+from model.initialisation import xavier_matrices
 from model.momentum import follow, frozen_twin
 from model.objectives.contrast import Contrast, contrast, same_picture
 from model.objectives.hierarchy import HierarchicalAlignment, Hierarchy
@@ -74,6 +75,8 @@ class Vicha(Family):
         widths = {"image_width": config.vision.width, "text_width": config.text.width}
         self.normalise = PixelNorm(config.pixel_mean, config.pixel_std)
         self.student = Towers(config)
+        if config.initialisation == "xavier":
+            xavier_matrices(self.student)
         self.temperature = nn.Parameter(torch.tensor(config.contrast.temperature))
         self.match = nn.Linear(config.text.width, 2)  # column 1 says "match"
         self.hierarchy: HierarchicalAlignment | None = None
