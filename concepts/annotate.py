@@ -45,7 +45,7 @@ class ConceptPlan:
     @property
     def embedding_digest8(self) -> str:
         """Names the embeddings: by the model alone, so that another vocabulary or k finds them again."""
-        return digest({"column": EMBEDDING, "schema": SCHEMA, "embedder": dict(self.embedder)})[:8]
+        return embedding_digest8(self.embedder)
 
     @property
     def concepts_digest8(self) -> str:
@@ -79,78 +79,52 @@ class Annotated:
     unreported: int  # pictures of which `on_pictures` has not been told
 
 
-class ConceptAnnotator:
-    """Embeds the pictures of a shard and chooses their concepts.
+class PictureEmbedder:
+    """Finds the embeddings of a shard's pictures, or makes and stores them.
 
     It pickles without its loaded model and without its listener; a worker loads the model when it first needs one, and makes sure
-    that it is the very model of the plan.
+    that it is the very model that the run was started with.
     """
 
     def __init__(
         self,
         config: EmbedderConfig,
-        plan: ConceptPlan,
+        card: Mapping[str, Any],
         *,
         embedder: ClipEmbedder | None = None,
         on_pictures: Callable[[int], None] | None = None,
     ) -> None:
         """Args:
         config: how to load the model.
-        plan: what is to be made.
+        card: the card that the loaded model must have.
         embedder: the loaded model, where this process has it already.
         on_pictures: told of every batch, while work runs in this process.
         """
         self._config = config
-        self._plan = plan
+        self._card = dict(card)
         self._embedder = embedder
         self._on_pictures = on_pictures
-        self._bank: tuple[str, ConceptBank] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_config": self._config, "_plan": self._plan, "_embedder": None, "_on_pictures": None, "_bank": None}
+        return {**self.__dict__, "_embedder": None, "_on_pictures": None}
 
-    def begin(self) -> Callable[[ShardUnit], Annotated]:
-        """The factory that an executor calls once per worker."""
-        return self
-
-    def __call__(self, unit: ShardUnit) -> Annotated:
-        dataset = open_dataset(unit.dataset)
-        entry = dataset.manifest[unit.shard]
-        keys = dataset.index(unit.shard).keys
-        vectors = self._stored_vectors(dataset, unit.shard)
-        embedded = 0 if vectors is not None else len(keys)
-        if vectors is None:
-            vectors = self._embed(dataset, unit.shard)
-            write_sidecar(
-                dataset.storage,
-                column=EMBEDDING,
-                digest8=self._plan.embedding_digest8,
-                shard=entry.name,
-                keys=keys,
-                values=embedding_table(vectors),
-                card={"embedder": dict(self._plan.embedder), "schema": SCHEMA},
-            )
-        bank = self._bank_of(dataset)
+    def vectors(self, dataset: Dataset, shard: int) -> tuple[npt.NDArray[np.float16], int]:
+        """The (N, D) embeddings of a shard in its order, and how many pictures went through the model for them now."""
+        vectors = stored_vectors(dataset, shard, embedding_digest8(self._card))
+        if vectors is not None:
+            return vectors, 0
+        vectors = self._embed(dataset, shard)
+        keys = dataset.index(shard).keys
         write_sidecar(
             dataset.storage,
-            column=CONCEPTS,
-            digest8=self._plan.concepts_digest8,
-            shard=entry.name,
+            column=EMBEDDING,
+            digest8=embedding_digest8(self._card),
+            shard=dataset.manifest[shard].name,
             keys=keys,
-            values=concept_table(select_concepts(vectors, bank, self._plan.top_k), bank.phrases),
-            card=self._plan.card,
+            values=embedding_table(vectors),
+            card={"embedder": self._card, "schema": SCHEMA},
         )
-        return Annotated(
-            pictures=len(keys), embedded=embedded, unreported=0 if self._on_pictures and embedded else len(keys)
-        )
-
-    def _stored_vectors(self, dataset: Dataset, shard: int) -> npt.NDArray[np.float16] | None:
-        digest8 = self._plan.embedding_digest8
-        if dataset.manifest[shard].name not in sidecar_shards(dataset.storage, EMBEDDING, digest8):
-            return None
-        column = open_sidecar(dataset, f"{EMBEDDING}-{digest8}").table(shard)["embedding"].combine_chunks()
-        flat: npt.NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(column), -1)
+        return vectors, len(keys)
 
     def _embed(self, dataset: Dataset, shard: int) -> npt.NDArray[np.float16]:
         """Embed a shard's pictures, a few batches of encoded bytes in memory at a time.
@@ -171,12 +145,60 @@ class ConceptAnnotator:
     def _loaded(self) -> ClipEmbedder:
         if self._embedder is None:
             self._embedder = ClipEmbedder(self._config)
-        if self._embedder.card != self._plan.embedder:
+        if self._embedder.card != self._card:
             raise DatasetError(
                 f"this worker loaded other weights ({self._embedder.weights_digest}) for {self._config.model} than the run was "
-                f"started with ({self._plan.embedder['weights']}); give all workers the same file"
+                f"started with ({self._card['weights']}); give all workers the same file"
             )
         return self._embedder
+
+
+class ConceptAnnotator(PictureEmbedder):
+    """Embeds the pictures of a shard and chooses their concepts."""
+
+    def __init__(
+        self,
+        config: EmbedderConfig,
+        plan: ConceptPlan,
+        *,
+        embedder: ClipEmbedder | None = None,
+        on_pictures: Callable[[int], None] | None = None,
+    ) -> None:
+        """Args:
+        config: how to load the model.
+        plan: what is to be made.
+        embedder: the loaded model, where this process has it already.
+        on_pictures: told of every batch, while work runs in this process.
+        """
+        super().__init__(config, plan.embedder, embedder=embedder, on_pictures=on_pictures)
+        self._plan = plan
+        self._bank: tuple[str, ConceptBank] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_bank": None}
+
+    def begin(self) -> Callable[[ShardUnit], Annotated]:
+        """The factory that an executor calls once per worker."""
+        return self
+
+    def __call__(self, unit: ShardUnit) -> Annotated:
+        dataset = open_dataset(unit.dataset)
+        entry = dataset.manifest[unit.shard]
+        keys = dataset.index(unit.shard).keys
+        vectors, embedded = self.vectors(dataset, unit.shard)
+        bank = self._bank_of(dataset)
+        write_sidecar(
+            dataset.storage,
+            column=CONCEPTS,
+            digest8=self._plan.concepts_digest8,
+            shard=entry.name,
+            keys=keys,
+            values=concept_table(select_concepts(vectors, bank, self._plan.top_k), bank.phrases),
+            card=self._plan.card,
+        )
+        return Annotated(
+            pictures=len(keys), embedded=embedded, unreported=0 if self._on_pictures and embedded else len(keys)
+        )
 
     def _bank_of(self, dataset: Dataset) -> ConceptBank:
         if self._bank is None or self._bank[0] != dataset.path:
@@ -186,6 +208,20 @@ class ConceptAnnotator:
             )
             self._bank = (dataset.path, bank)
         return self._bank[1]
+
+
+def embedding_digest8(card: Mapping[str, Any]) -> str:
+    """Names the embeddings that an embedder with this card makes."""
+    return digest({"column": EMBEDDING, "schema": SCHEMA, "embedder": dict(card)})[:8]
+
+
+def stored_vectors(dataset: Dataset, shard: int, digest8: str) -> npt.NDArray[np.float16] | None:
+    """The (N, D) embeddings of a shard in its order; None where they are not made yet."""
+    if dataset.manifest[shard].name not in sidecar_shards(dataset.storage, EMBEDDING, digest8):
+        return None
+    column = open_sidecar(dataset, f"{EMBEDDING}-{digest8}").table(shard)["embedding"].combine_chunks()
+    flat: npt.NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), -1)
 
 
 def picture_of(record: Record, *, where: str) -> bytes:

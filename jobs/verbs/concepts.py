@@ -264,11 +264,14 @@ def _look_at(
 
 def _with_absolute_paths(config: Config) -> Config:
     """Paths of models that hold in any process; names and tags stay as they are."""
-    embedder = config.embedder.model_copy(
-        update={name: _absolute(getattr(config.embedder, name)) for name in ("model", "pretrained")}
-    )
+    embedder = with_absolute_weights(config.embedder)
     phrases = config.phrases.model_copy(update={"tagger": _absolute(config.phrases.tagger)})
     return config.model_copy(update={"embedder": embedder, "phrases": phrases})
+
+
+def with_absolute_weights(embedder: EmbedderConfig) -> EmbedderConfig:
+    """The same embedder, whose files are found from any process."""
+    return embedder.model_copy(update={name: _absolute(getattr(embedder, name)) for name in ("model", "pretrained")})
 
 
 def _absolute(name: str | None) -> str | None:
