@@ -18,7 +18,7 @@ set_if = $(if $(strip $($(1))),$(2)=$($(1)))
 ARGS   ?=
 EXECUTOR_ARGS = $(call set_if,EXECUTOR,executor) $(call set_if,WORKERS,workers)
 
-.PHONY: help setup system-packages demo test check format shards concepts negatives pretrain finetune evaluate report bench clean
+.PHONY: help setup system-packages demo test test-slow check format shards concepts negatives pretrain finetune evaluate report bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -52,7 +52,10 @@ demo: setup ## the whole path on a small rendered world: raw data, shards, conce
 
 test: check ## everything this machine can test; needs no network and no GPU
 	$(TEST_ENV) $(PY) -m pytest -q -n $(TEST_WORKERS) --dist loadfile -m "not ray and not slow and not gpu" $(PYTEST_ARGS)
-	$(TEST_ENV) $(PY) -m pytest -q -m "(ray or slow) and not gpu" $(PYTEST_ARGS)
+	$(TEST_ENV) $(PY) -m pytest -q -m "ray and not slow and not gpu" $(PYTEST_ARGS)
+
+test-slow: setup ## the tests that take as long as the demo: what it must learn
+	$(TEST_ENV) $(PY) -m pytest -q -m "slow and not gpu" $(PYTEST_ARGS)
 
 check: setup ## format, lint, types, and the table of rooms
 	$(VENV)/bin/ruff format --check .

@@ -24,6 +24,7 @@ from shards.config import Config
 StageName = Literal["raw", "shards", "clip", "concepts", "pretrain", "zero_shot", "finetune", "fine_tuned", "report"]
 TITLE = "The Ostraka demo"
 FEWEST_STEPS = 10
+TOP_K = 5  # the demo's vocabulary is some thirty nouns, and a scene shows about five of them
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -155,6 +156,7 @@ def _concept_stages(config: DemoConfig, root: Path) -> tuple[Stage, Stage]:
                         # Counted on training captions alone: nothing of the test split leaks into the vocabulary.
                         f"vocabulary.datasets={json.dumps([str(datasets['train'])])}",
                         "phrases.tagger=rules",  # the same concepts wherever a spaCy model happens to be installed
+                        f"top_k={TOP_K}",
                         f"embedder.model={model}",
                         f"embedder.pretrained={weights}",
                         f"output={root / 'concepts'}",

@@ -72,7 +72,6 @@ def test_concepts_are_counted_on_training_captions_alone() -> None:
     assert [Path(path).name for path in config["vocabulary"]["datasets"]] == ["train"]
 
 
-@pytest.mark.slow
 def test_a_small_demo_runs_the_whole_path_and_a_second_run_does_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     command = [sys.executable, "-m", "jobs", "demo", "quick", f"output={folder}"]
