@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +16,7 @@ from jobs.config import read_preset
 from jobs.demo.clip import DemoClipConfig, clip_files, train_demo_clip
 from jobs.demo.raw import FAULTS, DemoRawConfig, Split, raw_splits, write_demo_raw
 from jobs.demo.stages import Command, Inner, Stage, Timing, run_stages
-from jobs.executors import ExecutorConfig
+from jobs.executors import ExecutorConfig, cluster_for
 from jobs.progress import progress
 from shards.config import Config
 
@@ -233,12 +232,7 @@ def _line(config: DemoConfig, until: StageName) -> str:
 
 def _one_ray() -> AbstractContextManager[object]:
     """One Ray for the three conversions: it takes longer to start than they take to run."""
-    from jobs.ray_executor import attached
-
-    defaults = ExecutorConfig.model_validate({"executor": "ray"})
-    return attached(
-        os.environ.get("RAY_ADDRESS") or None, workers=None, object_store_bytes=defaults.object_store_mib << 20
-    )
+    return cluster_for(ExecutorConfig.model_validate({"executor": "ray"}))
 
 
 def _write_raw(config: DemoRawConfig) -> None:

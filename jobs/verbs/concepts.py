@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +22,7 @@ from concepts.embed import ClipEmbedder, EmbedderConfig
 from concepts.nouns import NOUNS, NounCount, NounCounter, ShardUnit, TextUnit, nouns_digest8
 from concepts.phrases import PhraseConfig, PhraseExtractor
 from concepts.vocabulary import Vocabulary, VocabularyConfig, build_vocabulary, merge_counts, read_vocabulary
-from jobs.executors import Executor, ExecutorConfig, executor_for
+from jobs.executors import Executor, ExecutorConfig, cluster_for, executor_for, refuse_relative_paths
 from jobs.progress import progress
 from shards.config import digest
 from shards.reader import Dataset, open_dataset
@@ -100,23 +98,14 @@ class Summary:
 
 def run(config: Config, *, dry_run: bool) -> int:
     """Annotate the datasets; print one line with the result."""
+    refuse_relative_paths({f"dataset.{number}": path for number, path in enumerate(config.dataset)})
     datasets = [open_dataset(path) for path in config.dataset]
     if dry_run:
         print(_plan_line(config, datasets))
         return 0
-    with _one_cluster(config):
+    with cluster_for(config):
         print(_result_line(annotate(config, datasets)))
     return 0
-
-
-def _one_cluster(config: Config) -> AbstractContextManager[None]:
-    """One Ray for counting and for embedding: it takes longer to start than many a dataset takes to count."""
-    if config.executor == "inline":
-        return nullcontext()
-    from jobs.ray_executor import attached
-
-    address = config.address or os.environ.get("RAY_ADDRESS") or None
-    return attached(address, workers=config.workers, object_store_bytes=config.object_store_mib << 20)
 
 
 def annotate(config: Config, datasets: Sequence[Dataset] | None = None) -> Summary:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, PositiveInt
 
-from jobs.executors import ExecutorConfig
+from jobs.executors import ExecutorConfig, refuse_relative_paths
 from jobs.progress import console, progress
 from trainers.config import TrainConfig
 
@@ -38,6 +38,8 @@ class Config(TrainConfig, ExecutorConfig):
 
 def run(config: Config, *, dry_run: bool) -> int:
     """Train, and print one line with the result; 1 when a SIGTERM ended the run early."""
+    datasets = {f"streams.{name}.dataset": stream.dataset for name, stream in config.streams.items()}
+    refuse_relative_paths({"output": config.output, **datasets})
     training = config.training()
     if dry_run:
         print(_plan(training))
