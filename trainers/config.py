@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from shards.config import Config
 from trainers.augment import AugmentConfig
 from trainers.optim import CosineSchedule, OptimConfig, ScheduleConfig
+from trainers.rerank import Scoring
 from trainers.step import Precision
 
 # Keys that may change between the start of a run and its resumption: none of them touches a batch, a loss or a rate.
@@ -100,6 +101,8 @@ class EvaluateConfig(Config):
     """concepts sidecar of the dataset; unset: the column that the run was trained with, if any"""
     k_test: NonNegativeInt = 128
     """how many candidates of each query the match head re-ranks; 0: cosine only"""
+    scoring: Scoring = "match"
+    """of re-ranked pairs; match: the match logit, as published; match_and_contrast: its log-odds plus the contrast's logit"""
     batch_size: PositiveInt = 64
     match_batch_size: PositiveInt = 256
     """pairs per pass of the match head"""

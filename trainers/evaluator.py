@@ -32,7 +32,7 @@ from trainers.config import EvaluateConfig
 from trainers.distributed import choose_device
 from trainers.gallery import Gallery, read_gallery
 from trainers.recall import best_ranks, chance, recall
-from trainers.rerank import Reranked, States, rerank
+from trainers.rerank import Reranked, Scoring, States, rerank
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class Scores:
     images: int
     texts: int
     k_test: int
+    scoring: Scoring
     checkpoint: str
     step: int
     seconds: Mapping[str, float]  # wall time of each stage
@@ -65,6 +66,7 @@ class Scores:
             "images": self.images,
             "texts": self.texts,
             "k_test": self.k_test,
+            "scoring": self.scoring,
             "checkpoint": self.checkpoint,
             "step": self.step,
             "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
@@ -130,6 +132,7 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = _silent) -> Sc
         images=len(gallery.keys),
         texts=len(gallery.texts),
         k_test=config.k_test,
+        scoring=config.scoring,
         checkpoint=str(run.checkpoint.path),
         step=run.checkpoint.step,
         seconds=clock.laps,
@@ -181,6 +184,7 @@ def _rerank(run: TrainedRun, states: States, config: EvaluateConfig, on_progress
         states,
         k=config.k_test,
         pairs_per_pass=config.match_batch_size,
+        scoring=config.scoring,
         on_image=lambda done: on_progress("match", done, images),
     )
     return Reranked(image_to_text=found.image_to_text.float().cpu(), text_to_image=found.text_to_image.float().cpu())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from trainers.recall import FILLER
+
+# `match`: the raw class-1 logit alone, as ALBEF and ViCHA publish their scores. `match_and_contrast`: the log-odds of a match
+# plus the contrast's own logit, two experts of one pair; BLIP (Li et al., 2022) adds its similarity likewise.
+Scoring = Literal["match", "match_and_contrast"]
 
 
 class PairMatcher(Protocol):
@@ -17,6 +21,10 @@ class PairMatcher(Protocol):
 
     def match_pairs(self, image_states: Tensor, text_states: Tensor, text_mask: Tensor) -> Tensor:
         """Give the (R,) class-1 logits of one image's states (1, P, Dv) with R texts (R, T, Dt)."""
+        ...
+
+    def judge_pairs(self, image_states: Tensor, text_states: Tensor, text_mask: Tensor, similarity: Tensor) -> Tensor:
+        """Give the (R,) sums of match log-odds and contrast logit, from the same states and the pairs' (R,) cosines."""
         ...
 
 
@@ -37,7 +45,7 @@ class States:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reranked:
-    """Scores of both directions: match logits where candidates were matched, `FILLER` plus cosine below them."""
+    """Scores of both directions: of the matched candidates, and below them all others in the order of their cosine."""
 
     image_to_text: Tensor  # (images, texts)
     text_to_image: Tensor  # (texts, images)
@@ -56,11 +64,12 @@ def rerank(
     *,
     k: int,
     pairs_per_pass: int,
+    scoring: Scoring = "match",
     on_image: Callable[[int], object] = lambda done: None,
 ) -> Reranked:
     """Match every candidate pair of either direction once.
 
-    A pair's logit is the same in both directions, so the union of candidates is scored. One picture at a time: its keys and
+    A pair's score is the same in both directions, so the union of candidates is scored. One picture at a time: its keys and
     values are projected once for all its texts, which are sorted by length so that little padding is computed.
 
     Args:
@@ -68,6 +77,7 @@ def rerank(
         states: what the towers made of the gallery.
         k: candidates per query (`k_test`).
         pairs_per_pass: texts that are matched with one picture at a time, at most.
+        scoring: what a matched pair scores.
         on_image: told how many pictures are done.
     """
     similarity = states.similarity()
@@ -75,21 +85,29 @@ def rerank(
     by_text = candidates(similarity.T, k)  # (texts, images)
     wanted = by_image | by_text.T
     lengths = states.text_mask.sum(dim=1)
-    # Candidates that were not matched keep the published filler's place below all others, in the order of their cosine.
-    logits = FILLER + similarity
+    scores = torch.zeros_like(similarity)
     for image in range(len(wanted)):
         texts = wanted[image].nonzero().squeeze(1)
         texts = texts[lengths[texts].argsort(stable=True)]
         for chunk in torch.split(texts, pairs_per_pass):
             longest = int(lengths[chunk].max())
-            logits[image, chunk] = matcher.match_pairs(
+            pairs = (
                 states.image_states[image : image + 1],
                 states.text_states[chunk, :longest],
                 states.text_mask[chunk, :longest],
-            ).to(logits.dtype)
+            )
+            found = (
+                matcher.match_pairs(*pairs)
+                if scoring == "match"
+                else matcher.judge_pairs(*pairs, similarity[image, chunk])
+            )
+            scores[image, chunk] = found.to(scores.dtype)
         on_image(image + 1)
-    below = FILLER + similarity
+    # Candidates that were not matched keep the published filler's place below all others, in the order of their cosine;
+    # a sharp temperature can take sums of logits below the published number itself.
+    lowest = scores[wanted].min() if bool(wanted.any()) else scores.new_zeros(())
+    below = similarity + torch.clamp(lowest - 2, max=FILLER)
     return Reranked(
-        image_to_text=torch.where(by_image, logits, below),
-        text_to_image=torch.where(by_text, logits.T, below.T),
+        image_to_text=torch.where(by_image, scores, below),
+        text_to_image=torch.where(by_text, scores.T, below.T),
     )

@@ -211,6 +211,7 @@ def _evaluation(config: DemoConfig, root: Path, *, name: StageName, run: str, ti
                     f"checkpoint={root / run}",
                     f"dataset={_datasets(root)['test']}",
                     f"k_test={config.k_test}",
+                    "scoring=match_and_contrast",  # after minutes of training neither head outdoes both together
                     f"output={root / name}",
                 ),
             ),

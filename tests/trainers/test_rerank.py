@@ -24,6 +24,9 @@ class Remembering:
         self.widths.append(text_states.shape[1])
         return self.table[image, texts]
 
+    def judge_pairs(self, image_states: Tensor, text_states: Tensor, text_mask: Tensor, similarity: Tensor) -> Tensor:
+        return self.match_pairs(image_states, text_states, text_mask) + 1000 * (similarity - 1)
+
 
 def _states(images: int, texts: int) -> States:
     generator = torch.Generator().manual_seed(0)
@@ -75,3 +78,18 @@ def test_a_perfect_matcher_puts_the_truth_first_wherever_cosine_lets_it_through(
     relevant = torch.eye(5, dtype=torch.bool)
     found = rerank(Remembering(torch.eye(5) * 10), states, k=5, pairs_per_pass=8)
     assert best_ranks(found.image_to_text, relevant).tolist() == [0] * 5
+
+
+def test_both_experts_together_see_the_cosine_of_each_pair_and_stay_above_the_rest() -> None:
+    states = _states(6, 9)
+    table = torch.randn(6, 9)
+    found = rerank(Remembering(table), states, k=3, pairs_per_pass=4, scoring="match_and_contrast")
+    similarity = states.similarity()
+    by_text = candidates(similarity.T, 3)
+    expected = (table + 1000 * (similarity - 1)).T
+    torch.testing.assert_close(found.text_to_image[by_text], expected[by_text])
+    # Scores far below the published filler: what was not matched still comes after whatever was.
+    lowest_matched = found.text_to_image.masked_fill(~by_text, torch.inf).min(dim=1).values
+    highest_other = found.text_to_image.masked_fill(by_text, -torch.inf).max(dim=1).values
+    assert float(expected[by_text].min()) < -200
+    assert bool((highest_other < lowest_matched).all())

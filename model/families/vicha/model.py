@@ -197,6 +197,23 @@ class Vicha(Family):
         """
         return self._match(image_states, text_states, text_mask)
 
+    @torch.no_grad()
+    def judge_pairs(self, image_states: Tensor, text_states: Tensor, text_mask: Tensor, similarity: Tensor) -> Tensor:
+        """Let both experts speak on R pairs: the log-odds of a match plus the contrast's logit.
+
+        Args:
+            image_states: (R, S, Dv), or (1, S, Dv) where all texts are about one picture.
+            text_states: (R, T, Dt).
+            text_mask: (R, T), true or 1 at real tokens.
+            similarity: (R,) cosines of the pairs.
+
+        Returns:
+            (R,) scores; the difference of both match logits is used, since training fixes nothing but it.
+        """
+        fused = self.student.fusion(text_states, text_mask, image_states)
+        other, match = self.match(fused[:, 0]).unbind(1)
+        return match - other + similarity / self.temperature  # type: ignore[no-any-return]
+
     def decays(self, name: str, parameter: nn.Parameter) -> bool:
         """Published rule: all but vectors and biases decay; so do the temperature and the learned single tokens."""
         return parameter.ndim != 1 and not name.endswith(".bias")

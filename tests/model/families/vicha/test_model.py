@@ -134,6 +134,20 @@ def test_one_picture_is_matched_with_many_texts(tiny_family: Any, tiny_processor
     torch.testing.assert_close(together[:1], family.predict(batch, Match())[:1])
 
 
+def test_both_experts_are_the_match_log_odds_plus_the_contrast_logit(
+    tiny_family: Any, tiny_processor: Any, pairs: Any
+) -> None:
+    family = tiny_family().eval()
+    found = family.predict(tiny_processor()(pairs(), SEEDS, train=False), Embed())
+    cosine = (found.image_features * found.text_features).sum(dim=1)
+    judged = family.judge_pairs(found.image_states, found.text_states, found.text_mask, cosine)
+    family.match.weight.data += torch.randn(1, family.match.weight.shape[1])  # moves both logits alike: odds stay
+    again = family.judge_pairs(found.image_states, found.text_states, found.text_mask, cosine)
+    torch.testing.assert_close(judged, again, rtol=1e-4, atol=1e-4)
+    doubled = family.judge_pairs(found.image_states, found.text_states, found.text_mask, 2 * cosine)
+    torch.testing.assert_close(doubled - again, cosine / family.temperature.detach(), rtol=1e-4, atol=1e-4)
+
+
 def test_texts_are_embedded_without_pictures_and_nothing_else_is(
     tiny_family: Any, tiny_processor: Any, pairs: Any
 ) -> None:
