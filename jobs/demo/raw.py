@@ -26,7 +26,7 @@ from shards.storage import Storage, open_storage
 Split = Literal["train", "val", "test"]
 
 # In this order, so that the test scenes of a small demo are the first ones of the full demo's.
-SPLIT_SIZES: Mapping[Split, int] = {"test": 400, "val": 100, "train": 1700}
+SPLIT_SIZES: Mapping[Split, int] = {"test": 400, "val": 100, "train": 1500}
 SMALLEST_SPLIT = 12
 FIRST_ID: Mapping[Split, int] = {"train": 1, "val": 500_001, "test": 700_001}
 FIRST_BROKEN_ID = 900_001

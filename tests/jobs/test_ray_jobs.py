@@ -11,12 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from jobs.cli import main
+from tests.concepts.worlds import captioned_dataset, tiny_clip
+
+__all__ = ["captioned_dataset", "tiny_clip"]
 
 pytestmark = pytest.mark.ray
 
@@ -116,6 +121,31 @@ def test_a_submitted_job_and_an_attached_driver_write_what_one_process_writes(
     )  # fmt: skip
     assert attached.returncode == 0, attached.stderr[-3000:]
     assert tree(tmp_path / "attached") == expected
+
+
+def test_submitted_concepts_and_training_do_what_one_process_does(
+    head: dict[str, str],
+    captioned_dataset: Callable[..., Any],
+    tiny_clip: Callable[..., dict[str, Any]],
+    tiny_training: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    dataset, clip = captioned_dataset(), tiny_clip()
+    words = ["concepts", f"dataset={dataset.path}", "phrases.tagger=rules", "vocabulary.min_count=1"]
+    words += [f"embedder.model={clip['model']}", f"embedder.pretrained={clip['pretrained']}"]
+    assert main(words) == 0
+    expected = tree(Path(dataset.path) / "sidecars")
+    shutil.rmtree(Path(dataset.path) / "sidecars")
+    submitted = _submit(["python", "-m", "jobs", *words, "executor=ray"], head)
+    assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
+    assert tree(Path(dataset.path) / "sidecars") == expected
+
+    for name in ("here", "job"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(tiny_training(output=str(tmp_path / name))))
+    assert main(["train", str(tmp_path / "here.yaml")]) == 0
+    submitted = _submit(["python", "-m", "jobs", "train", str(tmp_path / "job.yaml"), "executor=ray"], head)
+    assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
+    assert (tmp_path / "job" / "order.jsonl").read_text() == (tmp_path / "here" / "order.jsonl").read_text()
 
 
 def _submit(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
