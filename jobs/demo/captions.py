@@ -34,6 +34,8 @@ NOUNS: Mapping[Kind, tuple[str, ...]] = {
 PLURALS = {"box": "boxes", "fish": "fish"}
 SIZE_WORDS: Mapping[Size, tuple[str, ...]] = {"small": ("small", "little"), "medium": (), "large": ("large", "big")}
 COUNT_WORDS = {2: "two", 3: "three"}
+SILENT = 0.15  # chance that a later caption leaves out each of the things that can be left out
+FULL_CAPTIONS = 2  # of every scene, told first: all there is to claim
 PLACES: Mapping[Backdrop, tuple[str, ...]] = {
     "meadow": ("on a green meadow", "in a grassy field"),
     "beach": ("on a sandy beach", "at the beach"),
@@ -120,11 +122,11 @@ def describe(scene: Scene, rng: np.random.Generator, *, count: int = 5) -> tuple
     """Describe a scene `count` times, no two texts alike.
 
     Returns:
-        Claims with their captions. The first two claim all there is to claim; each later one leaves something out by lot.
+        Claims with their captions. The first ones claim all there is to claim; each later one leaves something out by lot.
     """
     told: dict[str, Claim] = {}
     while len(told) < count:
-        claim = draw_claim(scene, rng, silent=0.0 if len(told) < 2 else 0.3)
+        claim = draw_claim(scene, rng, silent=0.0 if len(told) < FULL_CAPTIONS else SILENT)
         told.setdefault(phrase(claim, rng), claim)
     return tuple((claim, text) for text, claim in told.items())
 
