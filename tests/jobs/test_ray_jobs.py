@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from jobs.cli import main
 from tests.concepts.worlds import captioned_dataset, tiny_clip
@@ -123,12 +122,10 @@ def test_a_submitted_job_and_an_attached_driver_write_what_one_process_writes(
     assert tree(tmp_path / "attached") == expected
 
 
-def test_submitted_concepts_and_training_do_what_one_process_does(
+def test_submitted_concepts_are_those_of_one_process(
     head: dict[str, str],
     captioned_dataset: Callable[..., Any],
     tiny_clip: Callable[..., dict[str, Any]],
-    tiny_training: Callable[..., dict[str, Any]],
-    tmp_path: Path,
 ) -> None:
     dataset, clip = captioned_dataset(), tiny_clip()
     words = ["concepts", f"dataset={dataset.path}", "phrases.tagger=rules", "vocabulary.min_count=1"]
@@ -140,22 +137,20 @@ def test_submitted_concepts_and_training_do_what_one_process_does(
     assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
     assert tree(Path(dataset.path) / "sidecars") == expected
 
-    for name in ("here", "job"):
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(tiny_training(output=str(tmp_path / name))))
-    assert main(["train", str(tmp_path / "here.yaml")]) == 0
-    submitted = _submit(["python", "-m", "jobs", "train", str(tmp_path / "job.yaml"), "executor=ray"], head)
-    assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
-    assert (tmp_path / "job" / "order.jsonl").read_text() == (tmp_path / "here" / "order.jsonl").read_text()
-
 
 def _submit(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """`ray job submit`; a head that has only just come up may not have its job agent yet and asks to try again."""
-    deadline = time.monotonic() + 60
+    """`ray job submit`, again where Ray itself asks for it.
+
+    A head that has only just come up may not have its job agent yet. And a job with the same code as one that has just ended may
+    find that Ray took the uploaded package for present and then collected it with that job's last reference.
+    """
+    deadline = time.monotonic() + 120
     while True:
         done = subprocess.run(
             [str(RAY), "job", "submit", "--working-dir", ".", "--", *words],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
-        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+        passing = ("No available agent", "Failed to download runtime_env file package")
+        if not any(text in done.stdout + done.stderr for text in passing) or time.monotonic() > deadline:
             return done
         time.sleep(1)
