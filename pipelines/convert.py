@@ -205,7 +205,7 @@ def check_budget(config: ConvertConfig, reports: Iterable[UnitReport], *, total:
     Raises:
         BudgetError: more than `reject_share` and more than `reject_count` items were rejected; or nothing is left at all.
     """
-    reports = tuple(reports)
+    reports = sorted(reports, key=lambda report: report.index)
     items = [reject for report in reports for reject in report.rejects if reject.level == "item"]
     bad = Counter(reject.reason for reject in items if reject.reason != "filtered")
     count = sum(bad.values())

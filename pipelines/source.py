@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePath
 from typing import Any, Protocol
 
@@ -36,6 +37,13 @@ class Unit:
         return digest({"config": config_digest, "index": self.index, "items": [dict(item) for item in self.items]})
 
 
+def batched(items: Iterable[RawItem], size: int) -> Iterator[tuple[RawItem, ...]]:
+    """Cut items into runs of `size`, the last of what is left (`itertools.batched` is of Python 3.12)."""
+    iterator = iter(items)
+    while batch := tuple(islice(iterator, size)):
+        yield batch
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """What a source must know about the dataset that is being made from it."""
@@ -55,12 +63,10 @@ class Target:
             stem = f"{spelt}-{xxhash.xxh3_64_hexdigest(stem.encode())}".lstrip("-")
         return f"{self.dataset}-{self.split}-{stem}"
 
-    def slice(self, items: Sequence[RawItem]) -> tuple[Unit, ...]:
+    def slice(self, items: Iterable[RawItem]) -> Sequence[Unit]:
         """Cut the raw items, in their order, into units of `records_per_shard`."""
-        size = self.records_per_shard
         return tuple(
-            Unit(index=index, items=tuple(items[start : start + size]))
-            for index, start in enumerate(range(0, len(items), size))
+            Unit(index=index, items=tuple(batch)) for index, batch in enumerate(batched(items, self.records_per_shard))
         )
 
 
@@ -73,6 +79,8 @@ class SourceConfig(Config):
     """Name of the split; some formats also select by it."""
     limit: PositiveInt | None = None
     """Take only the first so many raw items."""
+    follow_links: bool = False
+    """Allow links in the media folder that lead out of it."""
 
     def identity(self) -> dict[str, Any]:
         """The config without where its files happen to be mounted: a dataset must not change when a disk moves.

@@ -91,6 +91,15 @@ def decode_record(key: str, members: Mapping[str, bytes]) -> Record:
     return Record(key=key, origin=parsed.origin, media=parsed.media, annotations=annotations, payload=payload)
 
 
+def annotation_from_plain(item: Any) -> Annotation:
+    """Build an annotation from its JSON values, by the `type` they name. Raises `PlainError` where they do not fit."""
+    fields = dict(item) if isinstance(item, Mapping) else {}
+    kind = _ANNOTATION_TYPES.get(fields.pop("type", ""))
+    if kind is None:
+        raise PlainError(f" has no known type (known: {', '.join(sorted(_ANNOTATION_TYPES))})")
+    return from_plain(kind, fields)
+
+
 def tar_header(name: str, size: int) -> bytes:
     """Make the tar header of a regular file: mode 644, owner 0, time 0, whatever the machine and the hour.
 
@@ -150,16 +159,12 @@ def _parse_header(header: Any) -> tuple[_Header, tuple[Annotation, ...]]:
     annotations = fields.pop("annotations", None)
     if not isinstance(annotations, list):
         raise PlainError(" has no list of annotations")
-    return from_plain(_Header, fields), tuple(_parse_annotation(place, item) for place, item in enumerate(annotations))
+    return from_plain(_Header, fields), tuple(_annotation_at(place, item) for place, item in enumerate(annotations))
 
 
-def _parse_annotation(place: int, item: Any) -> Annotation:
-    fields = dict(item) if isinstance(item, Mapping) else {}
-    kind = _ANNOTATION_TYPES.get(fields.pop("type", ""))
-    if kind is None:
-        raise PlainError(f".annotations[{place}] has no known type (known: {', '.join(sorted(_ANNOTATION_TYPES))})")
+def _annotation_at(place: int, item: Any) -> Annotation:
     try:
-        return from_plain(kind, fields)
+        return annotation_from_plain(item)
     except PlainError as problem:
         raise PlainError(f".annotations[{place}]{problem}") from None
 

@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from shards.errors import MissingLibraryError
-from shards.records import RejectReason
+from shards.records import Media, MediaKind, RejectReason
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,6 +42,18 @@ class MediaProblem(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason: RejectReason = reason
         self.detail = detail
+
+
+def probe_media(data: bytes, *, kind: MediaKind, max_pixels: int = MAX_PIXELS) -> Media:
+    """Look into a media file of any kind and describe it, with its tar extension as `member`.
+
+    Raises:
+        MediaProblem: it is not of this kind, or broken; see the probe of each kind.
+    """
+    if kind == "image":
+        extension, width, height = probe_image(data, max_pixels=max_pixels)
+        return Media(member=extension, kind="image", width=width, height=height)
+    raise MediaProblem("unsupported", f"media of kind {kind!r}")
 
 
 def probe_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[str, int, int]:

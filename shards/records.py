@@ -33,6 +33,8 @@ class Media:
     fps: float | None = None
     duration_s: float | None = None
     sample_rate: int | None = None
+    start_s: float | None = None  # the span of a longer clip or sound that the annotations are about; None: all of it
+    end_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +133,7 @@ class Record:
 
 RejectReason = Literal[
     "missing_media",
+    "outside_media",  # a path or a link that leads out of the media folder
     "not_media",  # the bytes are no picture, clip or sound, whatever the file's name says
     "truncated_media",
     "zero_size",
@@ -139,6 +142,8 @@ RejectReason = Literal[
     "empty_text",
     "broken_utf8",
     "box_outside",
+    "empty_box",  # no width or no height
+    "size_mismatch",  # the stored picture is not of the size that its boxes were drawn on
     "not_finite",
     "duplicate_id",
     "missing_field",

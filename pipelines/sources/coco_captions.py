@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from pipelines.pictures import CaptionedPicture, MediaFolder, pictures_in
+from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.media_folder import MediaFolder
 from pipelines.raw_text import is_broken, printable, read_json
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
@@ -29,21 +30,17 @@ class Config(SourceConfig):
 
 
 def build(config: Config, target: Target) -> Source:
-    return pictures_in(
-        MediaFolder(config.media),
-        lambda: _pictures(config.annotations)[: config.limit],
-        annotations=config.annotations,
-        target=target,
-    )
+    folder = MediaFolder(config.media, follow_links=config.follow_links)
+    return drafted_from_files(folder, lambda: _pictures(config.annotations), config=config, target=target)
 
 
-def _pictures(path: str) -> list[CaptionedPicture]:
+def _pictures(path: str) -> list[Draft]:
     """Join `images` and `annotations` by image id; sorted by id, the second of two equal ids a reject of its own."""
     content = read_json(path, key="source.annotations")
     images, annotations = (_rows(content, name, path=path) for name in ("images", "annotations"))
     licences = _licences(content)
-    first: dict[str, CaptionedPicture] = {}
-    repeated: list[CaptionedPicture] = []
+    first: dict[str, Draft] = {}
+    repeated: list[Draft] = []
     for number, image in enumerate(images):
         picture = _picture(image, where=f"images[{number}]", licences=licences)
         if picture.id in first:
@@ -55,7 +52,7 @@ def _pictures(path: str) -> list[CaptionedPicture]:
     for number, annotation in enumerate(annotations):
         where = f"annotations[{number}]"
         image_id = _id(annotation.get("image_id"), where=where)
-        unlisted = CaptionedPicture(
+        unlisted = Draft(
             id=image_id, stem=_stem(image_id), problem=("missing_media", "captions name an image that `images` lacks")
         )
         _add(first.setdefault(image_id, unlisted), annotation, where=where, taken=taken)
@@ -80,9 +77,9 @@ def _rows(content: Any, name: str, *, path: str) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _picture(image: Mapping[str, Any], *, where: str, licences: Mapping[Any, str]) -> CaptionedPicture:
+def _picture(image: Mapping[str, Any], *, where: str, licences: Mapping[Any, str]) -> Draft:
     id = _id(image.get("id"), where=where)
-    picture = CaptionedPicture(id=id, stem=_stem(id), licence=licences.get(_hashable(image.get("license"))))
+    picture = Draft(id=id, stem=_stem(id), licence=licences.get(_hashable(image.get("license"))))
     file = image.get("file_name")
     if "id" not in image:
         picture.problem = ("missing_field", f"{where} has no `id`")
@@ -91,18 +88,18 @@ def _picture(image: Mapping[str, Any], *, where: str, licences: Mapping[Any, str
     elif is_broken(file):
         picture.problem = ("broken_utf8", f"{where}: file_name {printable(file)}")
     else:
-        picture.file = file
+        picture.media.append(Place(file=file))
     return picture
 
 
-def _add(picture: CaptionedPicture, annotation: Mapping[str, Any], *, where: str, taken: set[str]) -> None:
+def _add(picture: Draft, annotation: Mapping[str, Any], *, where: str, taken: set[str]) -> None:
     """Give a caption to its picture, unless an earlier annotation had the same id."""
     if "id" not in annotation:
         picture.add_caption(annotation.get("caption"), id=None, where=where)
         return
     id = _id(annotation["id"], where=where)
     if id in taken:
-        picture.refused.append((id, "duplicate_id", f"{where} repeats the id of an earlier annotation"))
+        picture.refuse(id, "duplicate_id", f"{where} repeats the id of an earlier annotation")
         return
     taken.add(id)
     picture.add_caption(annotation.get("caption"), id=id, where=where)

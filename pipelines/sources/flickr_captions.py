@@ -6,7 +6,8 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipelines.pictures import CaptionedPicture, MediaFolder, pictures_in
+from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.media_folder import MediaFolder
 from pipelines.raw_text import Row, check_file, is_broken, printable, read_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
@@ -24,17 +25,17 @@ class Config(SourceConfig):
 
 
 def build(config: Config, target: Target) -> Source:
-    return pictures_in(
-        MediaFolder(config.media),
-        lambda: sorted(_pictures(config.annotations), key=lambda picture: picture.id)[: config.limit],
-        annotations=config.annotations,
-        target=target,
-    )
+    folder = MediaFolder(config.media, follow_links=config.follow_links)
+
+    def drafts() -> list[Draft]:
+        return sorted(_pictures(config.annotations), key=lambda picture: picture.id)
+
+    return drafted_from_files(folder, drafts, config=config, target=target)
 
 
-def _pictures(path: str) -> list[CaptionedPicture]:
+def _pictures(path: str) -> list[Draft]:
     """Group the lines by picture; a line without a picture's name is an item, and a reject, of its own."""
-    pictures: dict[str, CaptionedPicture] = {}
+    pictures: dict[str, Draft] = {}
     seen: set[str] = set()
     for name, caption_id, text, where in _lines(path):
         if not name or is_broken(name):
@@ -43,14 +44,12 @@ def _pictures(path: str) -> list[CaptionedPicture]:
                 if name
                 else ("missing_field", f"{where} names no picture")
             )
-            pictures[where] = CaptionedPicture(id=where, stem=where, problem=problem)  # type: ignore[arg-type]
+            pictures[where] = Draft(id=where, stem=where, problem=problem)  # type: ignore[arg-type]
             pictures[where].add_caption(text, id=None, where=where)
             continue
-        picture = pictures.setdefault(name, CaptionedPicture(id=name, stem=name.removesuffix(".jpg"), file=name))
+        picture = pictures.setdefault(name, Draft(id=name, stem=name.removesuffix(".jpg"), media=[Place(file=name)]))
         if caption_id is not None and caption_id in seen:
-            picture.refused.append(
-                (printable(caption_id), "duplicate_id", f"{where} repeats an earlier caption number")
-            )
+            picture.refuse(caption_id, "duplicate_id", f"{where} repeats an earlier caption number")
             continue
         if caption_id is not None:
             seen.add(caption_id)

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import field_validator
 
-from pipelines.pictures import CaptionedPicture, MediaFolder, pictures_in
+from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.media_folder import MediaFolder
 from pipelines.raw_text import is_broken, printable, read_json
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
@@ -36,13 +37,13 @@ class Config(SourceConfig):
 
 
 def build(config: Config, target: Target) -> Source:
-    folder = MediaFolder(config.media)
+    folder = MediaFolder(config.media, follow_links=config.follow_links)
 
-    def read() -> Sequence[CaptionedPicture]:
+    def drafts() -> Sequence[Draft]:
         images = _selected(_images(config.annotations), config)
-        return _pictures(images, nested=_is_nested(images, folder))[: config.limit]
+        return _pictures(images, nested=_is_nested(images, folder))
 
-    return pictures_in(folder, read, annotations=config.annotations, target=target)
+    return drafted_from_files(folder, drafts, config=config, target=target)
 
 
 def _images(path: str) -> list[Mapping[str, Any]]:
@@ -82,8 +83,8 @@ def _is_nested(images: Sequence[Mapping[str, Any]], folder: MediaFolder) -> bool
     return any((Path(folder.root) / path).is_dir() for path in paths)
 
 
-def _pictures(images: Sequence[Mapping[str, Any]], *, nested: bool) -> list[CaptionedPicture]:
-    pictures: list[CaptionedPicture] = []
+def _pictures(images: Sequence[Mapping[str, Any]], *, nested: bool) -> list[Draft]:
+    pictures: list[Draft] = []
     ids: set[str] = set()
     sentences: set[str] = set()
     for number, image in enumerate(images):
@@ -97,23 +98,23 @@ def _pictures(images: Sequence[Mapping[str, Any]], *, nested: bool) -> list[Capt
     return pictures
 
 
-def _picture(image: Mapping[str, Any], *, where: str, nested: bool) -> CaptionedPicture:
+def _picture(image: Mapping[str, Any], *, where: str, nested: bool) -> Draft:
     file = image.get("filename")
     if not isinstance(file, str) or not file or is_broken(file):
         reason, what = ("broken_utf8", printable(file)) if isinstance(file, str) and file else ("missing_field", "none")
-        return CaptionedPicture(id=where, stem=where, problem=(reason, f"{where}: filename {what}"))  # type: ignore[arg-type]
+        return Draft(id=where, stem=where, problem=(reason, f"{where}: filename {what}"))  # type: ignore[arg-type]
     id = str(image["cocoid"]) if "cocoid" in image else file
     filepath = image.get("filepath")
     split = image.get("split")
-    return CaptionedPicture(
+    return Draft(
         id=id,
         stem=id.zfill(12) if id.isdecimal() else id.removesuffix(".jpg"),
-        file=str(PurePosixPath(filepath) / file) if nested and isinstance(filepath, str) else file,
+        media=[Place(file=str(PurePosixPath(filepath) / file) if nested and isinstance(filepath, str) else file)],
         split=printable(split) if isinstance(split, str) else None,
     )
 
 
-def _add(picture: CaptionedPicture, sentence: Any, *, where: str, taken: set[str]) -> None:
+def _add(picture: Draft, sentence: Any, *, where: str, taken: set[str]) -> None:
     fields = sentence if isinstance(sentence, dict) else {}
     id = str(fields["sentid"]) if "sentid" in fields else None
     text = fields.get("raw")
@@ -121,7 +122,7 @@ def _add(picture: CaptionedPicture, sentence: Any, *, where: str, taken: set[str
     if text is None and isinstance(tokens, list):
         text = " ".join(str(token) for token in tokens)
     if id is not None and id in taken:
-        picture.refused.append((id, "duplicate_id", f"{where} repeats an earlier sentid"))
+        picture.refuse(id, "duplicate_id", f"{where} repeats an earlier sentid")
         return
     if id is not None:
         taken.add(id)

@@ -14,9 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.pictures import CaptionedPicture, CaptionedPictures, MediaFolder, Problem, is_remote
+from pipelines.drafts import Draft, DraftedSource, Place, PlainPlace, Problem
+from pipelines.media_folder import MediaFolder, NamedFiles, is_remote
 from pipelines.raw_text import is_broken, printable
-from pipelines.source import RawItem, Source, SourceConfig, Target
+from pipelines.source import Source, SourceConfig, Target
 from pipelines.tables import KEY, Table, TableRow, fingerprint, open_tables
 from shards.config import Config as BaseConfig
 from shards.config import nearest
@@ -57,16 +58,18 @@ class _TableSource:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._folder = MediaFolder(config.media or str(Path(config.annotations).parent))
+        self._folder = MediaFolder(
+            config.media or str(Path(config.annotations).parent), follow_links=config.follow_links
+        )
         self._tables: dict[str, Table] = {}
 
-    def pictures(self, target: Target) -> CaptionedPictures:
-        return CaptionedPictures(self._items, target=target, load=self._load, size=self._size)
+    def pictures(self, target: Target) -> DraftedSource:
+        return DraftedSource(self._drafts, target=target, load=self._load, size=self._size)
 
-    def _items(self) -> Sequence[CaptionedPicture]:
+    def _drafts(self) -> Sequence[Draft]:
         columns = self._config.columns
         wanted = [column for column in (columns.image, columns.caption, columns.id) if column is not None]
-        pictures: dict[str, CaptionedPicture] = {}
+        pictures: dict[str, Draft] = {}
         for name, table in self._open().items():
             _check_columns(table.columns(), columns, path=name)
             form = self._form(table)
@@ -75,10 +78,12 @@ class _TableSource:
             for row in table.rows(list(dict.fromkeys(read))):
                 _add(pictures, row, columns=columns, form=form, table=name)
         found = list(islice(pictures.values(), self._config.limit))
-        if self._config.media is not None or any(picture.file for picture in found):
-            self._folder.check(
-                [picture.file for picture in found if picture.file], annotations=self._config.annotations
-            )
+        names = NamedFiles(self._folder)
+        for file in (place.file for picture in found for place in picture.media if place.file is not None):
+            names.note(file)
+        if self._config.media is not None:
+            self._folder.check()
+        names.check(annotations=self._config.annotations)
         return found
 
     def _open(self) -> dict[str, Table]:
@@ -95,10 +100,11 @@ class _TableSource:
         first = next((value for row in table.rows([column]) if (value := row.values[column])), "")
         return "base64" if isinstance(first, str) and _BASE64_PICTURE.match("".join(first.split())) else "path"
 
-    def _load(self, item: RawItem) -> bytes:
-        if "file" in item:
-            return self._folder.read(item["file"])
-        value = self._open()[item["table"]].cell(item["address"], self._config.columns.image)
+    def _load(self, place: PlainPlace) -> bytes:
+        if "file" in place:
+            return self._folder.read(place["file"])
+        at = place["at"]
+        value = self._open()[at["table"]].cell(at["address"], self._config.columns.image)
         if isinstance(value, Mapping):
             if value.get("bytes") is None and isinstance(value.get("path"), str):
                 return self._folder.read(value["path"])
@@ -107,13 +113,11 @@ class _TableSource:
             raise MediaProblem("missing_media", "the row holds no picture")
         return value if isinstance(value, bytes) else _decode_base64(value)
 
-    def _size(self, item: RawItem) -> int | None:
-        return self._folder.size(item["file"]) if "file" in item else None
+    def _size(self, place: PlainPlace) -> int | None:
+        return self._folder.size(place["file"]) if "file" in place else None
 
 
-def _add(
-    pictures: dict[str, CaptionedPicture], row: TableRow, *, columns: Columns, form: ImageForm, table: str
-) -> None:
+def _add(pictures: dict[str, Draft], row: TableRow, *, columns: Columns, form: ImageForm, table: str) -> None:
     """Add a row's captions to its picture: a new one, or one that an earlier row had brought."""
     where = f"{table} row {row.number}"
     image = row.values.get(columns.image)
@@ -121,27 +125,26 @@ def _add(
     id = _text_of(row.values.get(columns.id)) if columns.id else None if inside else _text_of(image)
     picture = pictures.get(id) if id else None
     if picture is None:
-        picture = CaptionedPicture(
-            id=id or where, stem=_stem(id, row, table), problem=_problem(image, id, columns, form, where)
-        )
+        picture = Draft(id=id or where, stem=_stem(id, row, table), problem=_problem(image, id, columns, form, where))
         _place(picture, image, row, table=table, form=form)
         pictures[picture.id] = picture
     elif _is_another_picture(picture, image, form):
         problem: Problem = ("duplicate_id", f"{where} gives the id {printable(picture.id)} to another picture")
-        picture = pictures[where] = CaptionedPicture(id=picture.id, stem=where, problem=problem)
+        picture = pictures[where] = Draft(id=picture.id, stem=where, problem=problem)
     captions = _captions(row.values.get(columns.caption))
     for number, caption in enumerate(captions):
         picture.add_caption(caption, id=None, where=where if len(captions) == 1 else f"{where} caption {number}")
 
 
-def _place(picture: CaptionedPicture, image: Any, row: TableRow, *, table: str, form: ImageForm) -> None:
+def _place(picture: Draft, image: Any, row: TableRow, *, table: str, form: ImageForm) -> None:
     """Say where the picture is: a file, or a cell that a worker reads again."""
     if picture.problem is not None:
         return
     if form == "path":
-        picture.file = image.strip()
+        picture.media.append(Place(file=image.strip()))
         return
-    picture.extra = {"table": table, "address": dict(row.address), "fingerprint": fingerprint(image)}
+    at = {"table": table, "address": dict(row.address), "fingerprint": fingerprint(image)}
+    picture.media.append(Place(at=at))
 
 
 def _problem(image: Any, id: str | None, columns: Columns, form: ImageForm, where: str) -> Problem | None:
@@ -158,13 +161,14 @@ def _problem(image: Any, id: str | None, columns: Columns, form: ImageForm, wher
     return None
 
 
-def _is_another_picture(picture: CaptionedPicture, image: Any, form: ImageForm) -> bool:
+def _is_another_picture(picture: Draft, image: Any, form: ImageForm) -> bool:
     """Whether a row that repeats an id brings a different picture; what was not read cannot differ."""
     if picture.problem is not None or not isinstance(image, str) or not image.strip():
         return False
+    place = picture.media[0]
     if form == "path":
-        return picture.file != image.strip()
-    return picture.extra.get("fingerprint") != fingerprint(image)
+        return place.file != image.strip()
+    return place.at is None or place.at["fingerprint"] != fingerprint(image)
 
 
 def _stem(id: str | None, row: TableRow, table: str) -> str:

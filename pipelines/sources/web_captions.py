@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
 
-from pipelines.pictures import CaptionedPicture, MediaFolder, is_remote, pictures_in
+from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.media_folder import MediaFolder, is_remote
 from pipelines.raw_text import Row, check_file, delimiter_of, is_broken, printable, read_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.config import Config as BaseConfig
@@ -39,22 +40,18 @@ class Config(SourceConfig):
 
 
 def build(config: Config, target: Target) -> Source:
-    return pictures_in(
-        MediaFolder(config.media),
-        lambda: list(islice(_pictures(config).values(), config.limit)),
-        annotations=config.annotations,
-        target=target,
-    )
+    folder = MediaFolder(config.media, follow_links=config.follow_links)
+    return drafted_from_files(folder, lambda: _pictures(config).values(), config=config, target=target)
 
 
-def _pictures(config: Config) -> dict[str, CaptionedPicture]:
+def _pictures(config: Config) -> dict[str, Draft]:
     """Group the rows by picture, in the order of first mention."""
     check_file(config.annotations, key="source.annotations")
     delimiter = config.delimiter or delimiter_of(config.annotations)
     rows = read_rows(config.annotations, key="source.annotations", delimiter=delimiter)
     head = list(islice(rows, _ROWS_LOOKED_AT))
     image, caption, has_header = _find_columns(head, config)
-    pictures: dict[str, CaptionedPicture] = {}
+    pictures: dict[str, Draft] = {}
     for row in islice(chain(head, rows), int(has_header), None):
         where = f"row {row.number}"
         place = row.cells[image].strip() if image < len(row.cells) else ""
@@ -63,14 +60,14 @@ def _pictures(config: Config) -> dict[str, CaptionedPicture]:
     return pictures
 
 
-def _picture(place: str, *, where: str) -> CaptionedPicture:
+def _picture(place: str, *, where: str) -> Draft:
     if not place:
-        return CaptionedPicture(id=where, stem=where, problem=("missing_field", f"{where} names no picture"))
+        return Draft(id=where, stem=where, problem=("missing_field", f"{where} names no picture"))
     if is_broken(place):
-        return CaptionedPicture(id=place, stem=where, problem=("broken_utf8", f"{where}: {printable(place)}"))
+        return Draft(id=place, stem=where, problem=("broken_utf8", f"{where}: {printable(place)}"))
     if is_remote(place):
-        return CaptionedPicture(id=place, stem=place, problem=("remote_media", f"{where}: URLs are not fetched"))
-    return CaptionedPicture(id=place, stem=place.removesuffix(".jpg"), file=place)
+        return Draft(id=place, stem=place, problem=("remote_media", f"{where}: URLs are not fetched"))
+    return Draft(id=place, stem=place.removesuffix(".jpg"), media=[Place(file=place)])
 
 
 def _find_columns(head: Sequence[Row], config: Config) -> tuple[int, int, bool]:

@@ -173,7 +173,7 @@ def test_a_missing_annotation_file_and_a_wrong_media_folder_are_said_before_anyt
         ({"annotations": str(tmp_path)}, "is a folder"),
         ({"media": str(tmp_path / "no")}, "does not exist"),
         ({"media": str(empty)}, "is empty"),
-        ({"media": str(tmp_path / "other")}, "none of 1 pictures"),
+        ({"media": str(tmp_path / "other")}, "none of 1 media files"),
     ):
         with pytest.raises(InputError, match=says):
             convert(spec | change, output=str(tmp_path / "out"))

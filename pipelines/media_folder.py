@@ -1,0 +1,126 @@
+"""Where the raw media files of a source lie, and the refusal to read anything outside of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from shards.errors import InputError
+from shards.media import MediaProblem
+from shards.storage import open_storage
+
+_URL = re.compile(r"(https?|ftp)://", re.IGNORECASE)
+_PROBES = 50  # files of a folder that are looked up before a run
+_FOLDERS_REMEMBERED = 4096
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place that an annotation file names is a URL and no file."""
+    return _URL.match(place) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFolder:
+    """A local folder, or any URL that `shards.storage` opens.
+
+    Names come out of annotation files that anybody may have written, so one that leads out of the folder, by `..`, as an
+    absolute path or through a link, is refused; `follow_links` lets links lead anywhere.
+    """
+
+    root: str
+    follow_links: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.root
+
+    def read(self, file: str) -> bytes:
+        """Read one file. Raises `MediaProblem` when it is not there, cannot be read or lies outside."""
+        try:
+            if self.is_local:
+                return Path(self._inside(file)).read_bytes()
+            if ".." in PurePosixPath(file).parts or file.startswith("/") or "://" in file:
+                raise MediaProblem("outside_media", f"{file} leads out of {self.root}")
+            return open_storage(self.root).read(file)
+        except FileNotFoundError as error:
+            raise MediaProblem("missing_media", f"{file} is not in the media folder") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+            raise MediaProblem("missing_media", f"{file} cannot be read: {error}") from error
+
+    def size(self, file: str) -> int | None:
+        """Size of one local file, None where it is not there or the folder is remote."""
+        try:
+            return os.stat(self._inside(file)).st_size if self.is_local else None
+        except (OSError, ValueError, MediaProblem):
+            return None
+
+    def check(self) -> None:
+        """Find a folder that is missing or empty, before anything is read. Raises `InputError`; remote ones are not looked at."""
+        if not self.is_local:
+            return
+        root = Path(self.root)
+        if not root.is_dir():
+            what = "is a file, not a folder" if root.exists() else "does not exist"
+            raise InputError(f"source.media: {root.absolute()} {what}; point source.media at the folder of media files")
+        if next(root.iterdir(), None) is None:
+            raise InputError(f"source.media: {root.absolute()} is empty; unpack the media files there")
+
+    def _inside(self, file: str) -> str:
+        """The path of a file that lies inside the folder. Raises `MediaProblem` for any other."""
+        path = os.path.normpath(os.path.join(os.path.abspath(self.root), file))
+        if not _lies_in(path, os.path.abspath(self.root)):
+            raise MediaProblem("outside_media", f"{file} lies outside of the media folder {self.root}")
+        if not self.follow_links:
+            folder, name = os.path.split(path)
+            real = os.path.join(_real(folder), name)
+            if os.path.islink(real):
+                real = os.path.realpath(real)
+            if not _lies_in(real, _real(os.path.abspath(self.root))):
+                raise MediaProblem(
+                    "outside_media",
+                    f"{file} is a link that leads out of the media folder; allow it with source.follow_links=true",
+                )
+        return path
+
+
+class NamedFiles:
+    """A sample, spread evenly over all the names that a source finds, to see that they are in its folder at all."""
+
+    def __init__(self, folder: MediaFolder) -> None:
+        self._folder = folder
+        self._sample: list[str] = []
+        self._stride = 1
+        self._seen = 0
+
+    def note(self, file: str) -> None:
+        """Take one name; costs next to nothing and never keeps more than a hundred."""
+        if self._seen % self._stride == 0:
+            self._sample.append(file)
+            if len(self._sample) > 2 * _PROBES:
+                self._sample = self._sample[::2]
+                self._stride *= 2
+        self._seen += 1
+
+    def check(self, *, annotations: str) -> None:
+        """Look the sample up. Raises `InputError` where not one of it is there; remote folders are not looked at."""
+        if not self._folder.is_local or not self._sample:
+            return
+        if all(self._folder.size(file) is None for file in self._sample):
+            raise InputError(
+                f"source.media: none of {len(self._sample)} media files that {annotations} names is under "
+                f"{Path(self._folder.root).absolute()} (looked for {self._sample[0]}); "
+                "point source.media at the folder that the names are relative to"
+            )
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+@lru_cache(_FOLDERS_REMEMBERED)
+def _real(folder: str) -> str:
+    # Thousands of pictures share a folder, and following every link of its path each time costs more than reading a small one.
+    return os.path.realpath(folder)
