@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator
 
-from pipelines.source import LOCATIONS, Source, Target, Unit
+from pipelines.source import Source, Target, Unit
 from pipelines.sources import load_source, load_source_config
 from pipelines.transform import transformed
 from pipelines.transforms import load_transforms, resolved_transforms
@@ -54,9 +54,10 @@ class ConvertConfig(Config):
 
     def absolute(self) -> ConvertConfig:
         """The same config with local paths that hold in any process, whatever folder it runs in."""
+        locations = load_source_config(self.source).LOCATIONS
         source = {
             name: os.path.abspath(value)
-            if name in LOCATIONS and isinstance(value, str) and "://" not in value
+            if name in locations and isinstance(value, str) and "://" not in value
             else value
             for name, value in self.source.items()
         }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePath
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import xxhash
 from pydantic import PositiveInt
@@ -17,7 +17,6 @@ from shards.records import Record, Reject
 
 RawItem = Mapping[str, Any]  # JSON values only; always has "id"; what a worker needs to build the record, but no pixels
 
-LOCATIONS = ("annotations", "media")  # the keys of a source's config that are files or folders
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST_KEY_STEM = 80  # keeps member names inside the 100 bytes of a plain tar header
 
@@ -73,6 +72,9 @@ class Target:
 class SourceConfig(Config):
     """What every source is told: where its annotations lie, and which part of them to take; most add `media`."""
 
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("annotations", "media")
+    """The keys that are files or folders; a source with more of them names them all."""
+
     annotations: str
     """The annotation file, as the dataset's authors publish it."""
     split: str | None = None
@@ -88,7 +90,7 @@ class SourceConfig(Config):
         The last component of each path stays, so that pointing at another folder of pictures is another dataset.
         """
         plain = self.model_dump(mode="json")
-        return plain | {name: PurePath(plain[name]).name for name in LOCATIONS if plain.get(name)}
+        return plain | {name: PurePath(plain[name]).name for name in self.LOCATIONS if plain.get(name)}
 
     def split_name(self) -> str:
         """The split as it stands in keys and file names."""

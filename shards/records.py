@@ -56,6 +56,8 @@ class Question:
     id: str | None = None
     question: str
     answers: tuple[Answer, ...] = ()  # empty for a test split
+    question_type: str | None = None  # as the dataset sorts its questions, e.g. VQA v2's "what is the"
+    answer_type: str | None = None  # e.g. VQA v2's "yes/no", "number", "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

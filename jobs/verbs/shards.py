@@ -20,7 +20,8 @@ from pipelines.convert import (
     finish,
     plan_units,
 )
-from pipelines.source import LOCATIONS, Unit
+from pipelines.source import Unit
+from pipelines.sources import load_source_config
 from shards.manifest import Card
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,8 @@ class Config(ConvertConfig, ExecutorConfig):
 
 def run(config: Config, *, dry_run: bool) -> int:
     """Plan, convert what is not committed yet, merge; print one line with the result."""
-    refuse_relative_paths({f"source.{name}": config.source.get(name) for name in LOCATIONS} | {"output": config.output})
+    locations = load_source_config(config.source).LOCATIONS
+    refuse_relative_paths({f"source.{name}": config.source.get(name) for name in locations} | {"output": config.output})
     conversion = config.conversion()
     check_output(conversion)
     units = plan_units(conversion)
