@@ -1,0 +1,81 @@
+"""VizWiz-VQA: `<split>.json`, one spoken question of a blind person per picture, ten answers; the test split has none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.media_folder import MediaFolder
+from pipelines.questions import annotators_answers, ask
+from pipelines.raw_text import is_broken, printable, read_json
+from pipelines.source import Source, SourceConfig, Target
+from shards.errors import InputError
+
+_SPLITS = ("train", "val", "test")
+
+
+class Config(SourceConfig):
+    """`split` only names the split; unset, it is read off the file's name, `train.json`."""
+
+    media: str
+    """The folder of the pictures, or the one that holds `train`, `val` and `test`."""
+
+    def split_name(self) -> str:
+        stem = PurePath(self.annotations).stem
+        return stem if self.split is None and stem in _SPLITS else super().split_name()
+
+
+def build(config: Config, target: Target) -> Source:
+    folder = MediaFolder(config.media, follow_links=config.follow_links)
+    return drafted_from_files(folder, lambda: _pictures(config, folder), config=config, target=target)
+
+
+def _pictures(config: Config, folder: MediaFolder) -> list[Draft]:
+    pictures: dict[str, Draft] = {}
+    for number, row in enumerate(_rows(config.annotations)):
+        where = f"[{number}]"
+        file = row.get("image")
+        if not isinstance(file, str) or not file or is_broken(file):
+            reason = "broken_utf8" if isinstance(file, str) and file else "missing_field"
+            picture = Draft(id=where, stem=where, problem=(reason, f"{where} names no picture"))  # type: ignore[arg-type]
+        elif file in pictures:
+            picture = Draft(
+                id=file, stem=where, problem=("duplicate_id", f"{where} repeats the picture {printable(file)}")
+            )
+        else:
+            picture = Draft(id=file, stem=file.removesuffix(".jpg"), media=[Place(file=_place(config, folder, file))])
+        pictures[file if picture.problem is None and isinstance(file, str) else where] = picture
+        with picture.refusing(picture.id):
+            # VizWiz also says which questions cannot be answered; their most frequent answer is then "unanswerable".
+            answers = annotators_answers(row["answers"], where=where) if "answers" in row else ()
+            ask(
+                picture,
+                row.get("question"),
+                id=picture.id,
+                answers=answers,
+                where=where,
+                answer_type=row.get("answer_type"),
+            )
+    return list(pictures.values())
+
+
+def _place(config: Config, folder: MediaFolder, file: str) -> str:
+    below = f"{config.split_name()}/{file}"
+    return below if folder.is_local and folder.size(file) is None and folder.size(below) is not None else file
+
+
+def _rows(path: str) -> Sequence[Mapping[str, Any]]:
+    rows = read_json(path, key="source.annotations")
+    if (
+        not isinstance(rows, list)
+        or not rows
+        or not all(isinstance(row, dict) for row in rows)
+        or not any("question" in row and "image" in row for row in rows)
+    ):
+        raise InputError(
+            f"source.annotations: {path} is no list of objects with `image` and `question`; "
+            "give VizWiz's train.json, val.json or test.json"
+        )
+    return rows
