@@ -1,6 +1,6 @@
-"""Put caption texts into one spelling of Unicode, without control characters and stray white space.
+"""Put the texts of annotations into one spelling of Unicode, without control characters and stray white space.
 
-What a model family wants of a caption beyond that (case, punctuation, length) is the family's own, and is done when it reads.
+What a model family wants of a text beyond that (case, punctuation, length) is the family's own, and is done when it reads.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import html
 import unicodedata
 from dataclasses import replace
 
+from pipelines.annotation_texts import with_texts
 from pipelines.transform import Thinned
 from shards.config import Config as BaseConfig
-from shards.records import Annotation, Caption, Record, Reject
+from shards.records import Annotation, Record, Reject
 
 # Control, format (zero-width joiners are kept: they shape emoji and several scripts), private use and unassigned.
 _DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cn"})
@@ -24,7 +25,7 @@ class Config(BaseConfig):
 
 
 class CleanText:
-    """Captions that are left empty are rejected by name."""
+    """Annotations whose text is left empty are rejected by name."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -33,12 +34,9 @@ class CleanText:
         kept: list[Annotation] = []
         rejects: list[Reject] = []
         for number, annotation in enumerate(record.annotations):
-            if not isinstance(annotation, Caption):
-                kept.append(annotation)
-                continue
-            text = clean(html.unescape(annotation.text) if self._config.unescape_html else annotation.text)
-            if text:
-                kept.append(replace(annotation, text=text))
+            cleaned = with_texts(annotation, self._clean)
+            if cleaned is not None:
+                kept.append(cleaned)
                 continue
             rejects.append(
                 Reject(
@@ -50,6 +48,9 @@ class CleanText:
             )
         thinner = replace(record, annotations=tuple(kept))
         return Thinned(record=thinner, rejects=tuple(rejects)) if rejects else thinner
+
+    def _clean(self, text: str) -> str:
+        return clean(html.unescape(text) if self._config.unescape_html else text)
 
 
 def clean(text: str) -> str:

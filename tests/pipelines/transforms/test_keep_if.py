@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
+from pipelines.transform import Thinned
+from pipelines.transforms.keep_if import Config, build
 from shards.errors import ConfigError
+from shards.records import Caption, Media, Origin, Question, Record, Reject
+
+ORIGIN = Origin(dataset="d", split="train", id="1")
 
 
 @pytest.fixture
@@ -46,3 +51,35 @@ def test_a_misspelt_kind_or_key_is_named_before_anything_is_read(convert: Any, s
         convert(source, transforms=["keep_fi"])
     with pytest.raises(ConfigError, match=r"unknown key 'transforms\.1\.min_sid': did you mean 'min_side'"):
         convert(source, transforms=["clean_text", {"kind": "keep_if", "min_sid": 3}])
+
+
+def test_clips_and_sounds_are_filtered_by_their_length() -> None:
+    rule = build(Config(min_seconds=1.0, max_seconds=10.0))
+    for seconds, kept in ((0.5, False), (1.0, True), (10.0, True), (10.5, False)):
+        media = Media(member="wav", kind="audio", duration_s=seconds)
+        record = Record(key="k", origin=ORIGIN, media=(media,), annotations=(Caption(text="rain"),))
+        result = rule(record)
+        assert (result is record) is kept
+        assert kept or (isinstance(result, Reject) and result.reason == "filtered")
+
+
+def test_questions_count_their_words_too() -> None:
+    questions = (Question(id="short", question="Why?"), Question(id="long", question="Why is it red?"))
+    record = Record(key="k", origin=ORIGIN, media=(), annotations=questions)
+    result = build(Config(min_words=2))(record)
+    assert isinstance(result, Thinned)
+    assert [reject.id for reject in result.rejects] == ["short"]
+
+
+def test_other_languages_are_filtered() -> None:
+    pytest.importorskip("py3langid", reason="the extra `language` is not installed")
+    captions = (
+        Caption(id="en", text="A man is riding a bicycle down the street."),
+        Caption(id="de", text="Ein Mann fährt mit dem Fahrrad die Straße entlang."),
+        Caption(id="fr", text="Un homme fait du vélo dans la rue avec son chien."),
+    )
+    record = Record(key="k", origin=ORIGIN, media=(), annotations=captions)
+    result = build(Config(languages=("en",)))(record)
+    assert isinstance(result, Thinned)
+    assert [annotation.id for annotation in result.record.annotations] == ["en"]
+    assert "'de'" in result.rejects[0].detail
