@@ -148,6 +148,7 @@ RejectReason = Literal[
     "size_mismatch",  # the stored picture is not of the size that its boxes were drawn on
     "not_finite",
     "duplicate_id",
+    "duplicate",  # the same or nearly the same picture as another item's
     "missing_field",
     "remote_media",  # a URL: not fetched here
     "filtered",  # a transform said no
