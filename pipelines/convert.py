@@ -18,6 +18,7 @@ from pydantic import Field, PositiveInt, field_validator
 
 from pipelines.source import Source, Target, Unit
 from pipelines.sources import load_source, load_source_config
+from pipelines.survey import chain_of, decide, survey_records, surveyed, verdicts_on
 from pipelines.transform import transformed
 from pipelines.transforms import load_transforms, resolved_transforms
 from shards.config import Config, digest
@@ -28,6 +29,7 @@ from shards.storage import open_storage
 from shards.writer import ShardWriter, UnitReport, committed_units, read_commit
 
 _SHOWN_REASONS = 5
+_WANTED_LOSSES = frozenset({"filtered", "duplicate"})
 _SIZES_LOOKED_AT = 200
 _RECORD_OVERHEAD = 3072  # bytes of tar headers, padding, JSON and text beside the media
 
@@ -112,7 +114,7 @@ def plan_units(config: ConvertConfig) -> tuple[Unit, ...]:
         ConfigError: a kind or key of the source or of a transform is wrong.
         InputError: the raw files are wrong as a whole, or hold nothing.
     """
-    load_transforms(config.transforms)  # a typo there must show before the first unit, not inside it
+    chain_of(load_transforms(config.transforms))  # a typo there must show before the first unit, not inside it
     units = tuple(_source(config).units())
     if not units:
         raise InputError(f"source.annotations: {config.source.get('annotations')} holds no item; is it the right file?")
@@ -132,7 +134,8 @@ def convert_unit(config: ConvertConfig, unit: Unit) -> UnitReport:
         return replace(earlier, committed=False)
     target = config.target()
     source = _source(config)
-    transforms = load_transforms(config.transforms)
+    chain = chain_of(load_transforms(config.transforms))
+    transforms = chain.informed(verdicts_on(storage, unit_id) if chain.survey is not None else {})
     with ShardWriter(
         storage,
         dataset=target.dataset,
@@ -147,6 +150,32 @@ def convert_unit(config: ConvertConfig, unit: Unit) -> UnitReport:
         return writer.commit(
             raw_items=len(unit.items), raw_annotations=sum(source.annotation_count(item) for item in unit.items)
         )
+
+
+def needs_survey(config: ConvertConfig) -> bool:
+    """Whether a transform has to look at the whole dataset before anything is converted."""
+    return chain_of(load_transforms(config.transforms)).survey is not None
+
+
+def survey_unit(config: ConvertConfig, unit: Unit) -> int:
+    """Look at the records of one unit for the transform that surveys; returns how many reached it."""
+    records = (read for read in _source(config).read(unit) if isinstance(read, Record))
+    chain = chain_of(load_transforms(config.transforms))
+    return survey_records(open_storage(config.output), unit.id(config.digest()), chain, records)
+
+
+def unsurveyed(config: ConvertConfig, units: Sequence[Unit]) -> list[Unit]:
+    """The units that the survey has not looked at yet."""
+    done = surveyed(open_storage(config.output))
+    config_digest = config.digest()
+    return [unit for unit in units if unit.id(config_digest) not in done]
+
+
+def decide_survey(config: ConvertConfig, units: Sequence[Unit]) -> int:
+    """Decide over the whole dataset; returns how many records go. Raises `DatasetError` where a unit was not looked at."""
+    config_digest = config.digest()
+    chain = chain_of(load_transforms(config.transforms))
+    return decide(open_storage(config.output), [unit.id(config_digest) for unit in units], chain)
 
 
 def committed(config: ConvertConfig, units: Sequence[Unit]) -> Mapping[str, UnitReport]:
@@ -198,7 +227,7 @@ def finish(config: ConvertConfig, units: Sequence[Unit]) -> Card:
 def check_budget(config: ConvertConfig, reports: Iterable[UnitReport], *, total: int) -> None:
     """Stop a run whose input is worse than the config allows.
 
-    Items that a transform filtered out are wanted losses and do not count.
+    Items that a transform filtered out, or found twice, are wanted losses and do not count.
 
     Args:
         total: raw items of the whole run, so that a bad first unit does not stop a good dataset.
@@ -208,7 +237,7 @@ def check_budget(config: ConvertConfig, reports: Iterable[UnitReport], *, total:
     """
     reports = sorted(reports, key=lambda report: report.index)
     items = [reject for report in reports for reject in report.rejects if reject.level == "item"]
-    bad = Counter(reject.reason for reject in items if reject.reason != "filtered")
+    bad = Counter(reject.reason for reject in items if reject.reason not in _WANTED_LOSSES)
     count = sum(bad.values())
     if count > config.reject_count and count > config.reject_share * total:
         example = next(reject for reject in items if reject.reason == bad.most_common(1)[0][0])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 
-from jobs.executors import ExecutorConfig, executor_for, refuse_relative_paths
+from jobs.executors import ExecutorConfig, cluster_for, executor_for, refuse_relative_paths
 from jobs.progress import progress
 from pipelines.convert import (
     ConvertConfig,
@@ -16,9 +16,13 @@ from pipelines.convert import (
     check_output,
     committed,
     convert_unit,
+    decide_survey,
     estimate,
     finish,
+    needs_survey,
     plan_units,
+    survey_unit,
+    unsurveyed,
 )
 from pipelines.source import Unit
 from pipelines.sources import load_source_config
@@ -62,20 +66,35 @@ def _convert(config: Config, conversion: ConvertConfig, units: tuple[Unit, ...])
     check_budget(conversion, reports, total=total)
     digest = conversion.digest()
     left = [unit for unit in units if unit.id(digest) not in done]
-    with (
-        closing(executor_for(config).run(partial(partial, convert_unit, conversion), left)) as outcomes,
-        progress("shards", total=len(units), unit="shards", done=len(done)) as bar,
-    ):
-        for outcome in outcomes:
-            report = outcome.result
-            reports.append(report)
-            bar.advance(records=report.records, rejected=report.raw_items - report.records)
-            check_budget(conversion, reports, total=total)
+    with cluster_for(config) if left else nullcontext():
+        if left and needs_survey(conversion):
+            _survey(config, conversion, units)
+        with (
+            closing(executor_for(config).run(partial(partial, convert_unit, conversion), left)) as outcomes,
+            progress("shards", total=len(units), unit="shards", done=len(done)) as bar,
+        ):
+            for outcome in outcomes:
+                report = outcome.result
+                reports.append(report)
+                bar.advance(records=report.records, rejected=report.raw_items - report.records)
+                check_budget(conversion, reports, total=total)
     card = finish(conversion, units)
     records = sum(report.records for report in reports[len(done) :])
     seconds = time.monotonic() - started
     logger.info("%d of %d units were left; %.0f records/s", len(left), len(units), records / max(seconds, 1e-9))
     return card
+
+
+def _survey(config: Config, conversion: ConvertConfig, units: tuple[Unit, ...]) -> None:
+    """Let the transform that needs it look at the whole dataset, and decide."""
+    left = unsurveyed(conversion, units)
+    with (
+        closing(executor_for(config).run(partial(partial, survey_unit, conversion), left)) as outcomes,
+        progress("survey", total=len(units), unit="units", done=len(units) - len(left)) as bar,
+    ):
+        for outcome in outcomes:
+            bar.advance(records=outcome.result)
+    logger.info("%d records repeat others and are left out", decide_survey(conversion, units))
 
 
 def _plan_line(conversion: ConvertConfig, units: tuple[Unit, ...]) -> str:
