@@ -10,11 +10,15 @@ import struct
 import warnings
 from typing import TYPE_CHECKING
 
+from shards.audio import probe_audio
 from shards.errors import MissingLibraryError
-from shards.records import Media, MediaKind, RejectReason
+from shards.records import Media, MediaKind, MediaProblem
+from shards.video import probe_video
 
 if TYPE_CHECKING:
     from PIL import Image
+
+__all__ = ["MAX_PIXELS", "MediaProblem", "probe_image", "probe_media"]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for one picture
 
@@ -35,15 +39,6 @@ _ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 lie on their side
 _REDUCTION = 8  # libjpeg's smallest scale: reads every coefficient and computes few pixels
 
 
-class MediaProblem(Exception):
-    """A raw media file that cannot become part of a record, and why."""
-
-    def __init__(self, reason: RejectReason, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason: RejectReason = reason
-        self.detail = detail
-
-
 def probe_media(data: bytes, *, kind: MediaKind, max_pixels: int = MAX_PIXELS) -> Media:
     """Look into a media file of any kind and describe it, with its tar extension as `member`.
 
@@ -53,6 +48,10 @@ def probe_media(data: bytes, *, kind: MediaKind, max_pixels: int = MAX_PIXELS) -
     if kind == "image":
         extension, width, height = probe_image(data, max_pixels=max_pixels)
         return Media(member=extension, kind="image", width=width, height=height)
+    if kind == "video":
+        return probe_video(data, max_pixels=max_pixels)
+    if kind == "audio":
+        return probe_audio(data)
     raise MediaProblem("unsupported", f"media of kind {kind!r}")
 
 

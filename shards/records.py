@@ -29,10 +29,11 @@ class Media:
     kind: MediaKind
     width: int | None = None  # pixels as displayed, after the EXIF orientation
     height: int | None = None
-    frames: int | None = None
-    fps: float | None = None
-    duration_s: float | None = None
-    sample_rate: int | None = None
+    frames: int | None = None  # of a clip, counted to its end
+    fps: float | None = None  # on average: a clip may vary it
+    duration_s: float | None = None  # of the clip's pictures, or of the sound
+    sample_rate: int | None = None  # of a sound, or of a clip's sound track; None: no sound
+    channels: int | None = None  # of the same sound
     start_s: float | None = None  # the span of a longer clip or sound that the annotations are about; None: all of it
     end_s: float | None = None
 
@@ -154,6 +155,15 @@ RejectReason = Literal[
     "filtered",  # a transform said no
     "unsupported",
 ]
+
+
+class MediaProblem(Exception):
+    """A raw media file, or an annotation, that cannot become part of a record, and why."""
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: RejectReason = reason
+        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
