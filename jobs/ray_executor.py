@@ -83,7 +83,7 @@ def attached(address: str | None, *, workers: int | None, object_store_bytes: in
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns of a change to come unless it is set
-    with _own_token() if address is None else _nothing():
+    with _own_environment() if address is None else _nothing():
         try:
             import ray
         except ImportError as error:
@@ -156,18 +156,21 @@ def _python_path() -> str:
 
 
 @contextmanager
-def _own_token() -> Iterator[None]:
-    """Guard an own Ray with a token of its own, unless the user chose otherwise.
+def _own_environment() -> Iterator[None]:
+    """What an own Ray starts under: a token of its own, unless the user chose otherwise, and no submitted job's settings.
 
     Left alone, Ray writes a token into the home directory, and from then on every `ray start` of this user asks for it.
+    Inside `ray job submit` it would also take over the job's package of code, which only the job's own cluster holds.
     """
     added = {} if "RAY_AUTH_MODE" in os.environ else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    hidden = {SUBMITTED_JOB: os.environ.pop(SUBMITTED_JOB)} if SUBMITTED_JOB in os.environ else {}
     os.environ.update(added)
     try:
         yield
     finally:
         for name in added:
             os.environ.pop(name, None)
+        os.environ.update(hidden)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.progress import LINE_INTERVAL_S
-from jobs.ray_executor import attached
+from jobs.ray_executor import attached, cluster_address
 from shards.errors import ConfigError, OstrakaError
 from trainers.config import TrainConfig
 from trainers.observe import METRICS
@@ -39,9 +39,10 @@ def train_on_ray(
             f"batch_size={config.batch_size} cannot be split over workers={workers}; choose a number that divides it"
         )
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    # One processor more than the training needs: Ray Train's controller takes a place of its own.
+    # `attached(None)` starts an own Ray, so RAY_ADDRESS (which Ray sets inside a submitted job) has to be read before it.
+    # Of an own Ray, one processor more than the training needs: Ray Train's controller takes a place of its own.
     with (
-        attached(address, workers=workers + 1, object_store_bytes=object_store_bytes),
+        attached(cluster_address(address), workers=workers + 1, object_store_bytes=object_store_bytes),
         _told(Path(config.output)),
     ):
         return _fit(config, workers=workers, gpus_per_worker=gpus_per_worker)
