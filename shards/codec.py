@@ -17,6 +17,7 @@ from shards.records import Annotation, Caption, Media, Origin, Record
 SCHEMA = 1
 BLOCK = 512  # bytes; tar pads every member to this
 TAR_END = bytes(2 * BLOCK)
+HEADER_MEMBER = "json"
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MEMBER = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)?")

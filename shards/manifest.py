@@ -17,6 +17,7 @@ import xxhash
 
 from shards.config import canonical_json, digest
 from shards.errors import DatasetError
+from shards.foreign import ForeignTar
 from shards.index import encode_parquet, index_path, read_index, tar_path
 from shards.plain import PlainError, from_plain, to_plain
 from shards.storage import Storage
@@ -39,6 +40,18 @@ _MANIFEST = pa.schema(
         pa.field("index_xxh3", pa.string(), nullable=False),
         pa.field("unit", pa.string(), nullable=False),
         pa.field("config_digest", pa.string(), nullable=False),
+        pa.field(
+            "foreign",
+            pa.struct(
+                [
+                    pa.field("address", pa.string(), nullable=False),
+                    pa.field("bytes", pa.int64(), nullable=False),
+                    pa.field("stamp", pa.string(), nullable=False),
+                    pa.field("layout", pa.string(), nullable=False),
+                    pa.field("xxh3", pa.string()),
+                ]
+            ),
+        ),
     ]
 )
 _REJECTS = pa.schema(
@@ -62,6 +75,7 @@ class ShardEntry:
     index_xxh3: str
     unit: str
     config_digest: str
+    foreign: ForeignTar | None = None  # somebody else's tar that holds the media; the shard then holds headers only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +206,11 @@ def manifest_digest(entries: Sequence[ShardEntry]) -> str:
     The bytes of index files are left out, because they may change with the version of pyarrow while the records do not.
     """
     return digest(
-        [[entry.name, entry.records, entry.annotations, entry.bytes, entry.xxh3, entry.unit] for entry in entries]
+        [
+            [entry.name, entry.records, entry.annotations, entry.bytes, entry.xxh3, entry.unit]
+            + (entry.foreign.content if entry.foreign else [])
+            for entry in entries
+        ]
     )
 
 
@@ -209,6 +227,7 @@ def entries_of(reports: Iterable[UnitReport]) -> tuple[ShardEntry, ...]:
             index_xxh3=report.index_xxh3,
             unit=report.unit,
             config_digest=report.config_digest,
+            foreign=report.foreign,
         )
         for report in reports
         if report.shard and report.xxh3 and report.index_xxh3

@@ -17,9 +17,10 @@ from typing import BinaryIO, Self
 
 import xxhash
 
-from shards.codec import BLOCK, TAR_END, encode_record, padding, tar_header
+from shards.codec import BLOCK, HEADER_MEMBER, TAR_END, encode_record, padding, tar_header
 from shards.config import canonical_json
 from shards.errors import DatasetError
+from shards.foreign import ForeignTar
 from shards.index import IndexRow, Member, encode_index, index_path, index_row, shard_name, tar_path
 from shards.plain import PlainError, from_plain, to_plain
 from shards.records import Record, Reject
@@ -49,6 +50,7 @@ class UnitReport:
     annotation_types: Mapping[str, int]  # records by the type of their annotations
     media_kinds: Mapping[str, int]  # media items by kind
     licences: Mapping[str, int]  # records by licence, where the raw dataset says
+    foreign: ForeignTar | None = None  # somebody else's tar that holds the media; the shard then holds headers only
     committed: bool = field(
         default=True, compare=False, metadata={"stored": False}
     )  # False: another attempt had been first
@@ -170,8 +172,12 @@ class ShardWriter:
     ) -> None:
         self.abort()
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record, *, elsewhere: Sequence[Member] | None = None) -> None:
         """Append a record; the shard keeps the order of the calls.
+
+        Args:
+            record: with the bytes of its media.
+            elsewhere: where these bytes lie in the foreign tar that this shard is about; given, only the header is written here.
 
         Raises:
             DatasetError: the key occurs twice, the record breaks the format, or the storage does not take the bytes.
@@ -182,11 +188,15 @@ class ShardWriter:
             )
         encoded = encode_record(record)
         try:
-            members = [self._append(record.key, extension, data) for extension, data in encoded]
+            members = [
+                self._append(record.key, extension, data)
+                for extension, data in encoded
+                if elsewhere is None or extension == HEADER_MEMBER
+            ]
         except OSError as problem:
             raise self._unwritable(problem) from problem
         self._keys.add(record.key)
-        self._rows.append(index_row(record, members))
+        self._rows.append(index_row(record, [*members, *(elsewhere or ())]))
         self._media_kinds.update(media.kind for media in record.media)
         self._annotation_types.update({annotation.type for annotation in record.annotations})
         self._licences.update([record.origin.licence] if record.origin.licence else [])
@@ -196,12 +206,13 @@ class ShardWriter:
         # Raw ids and details may hold anything, even broken text; the ledger must be writable all the same.
         self._rejects.append(replace(reject, id=_printable(reject.id), detail=_printable(reject.detail)))
 
-    def commit(self, *, raw_items: int, raw_annotations: int) -> UnitReport:
+    def commit(self, *, raw_items: int, raw_annotations: int, foreign: ForeignTar | None = None) -> UnitReport:
         """Publish the shard and its index, then the commit record.
 
         Args:
             raw_items: how many raw items the unit holds.
             raw_annotations: how many raw annotations these items hold.
+            foreign: the tar that holds the media of records added with `elsewhere`.
 
         Returns:
             The report, with `committed` False where another attempt had committed the same bytes before.
@@ -210,7 +221,7 @@ class ShardWriter:
             DatasetError: the ledger does not close, the unit was committed with other bytes, or the storage failed.
         """
         try:
-            report = self._finish(raw_items, raw_annotations)
+            report = replace(self._finish(raw_items, raw_annotations), foreign=foreign)
             report.check_ledger()
             first = read_commit(self._storage, self._unit)
             if first is None:
