@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shards.media import MediaProblem
-from shards.records import Media
+from shards.records import Media, MediaProblem
 
 Array = npt.NDArray[Any]
 

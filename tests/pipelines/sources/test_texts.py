@@ -121,7 +121,7 @@ def test_each_task_of_glue_is_read_by_its_own_columns(name: str, tmp_path: Path,
 
 
 def test_a_pair_without_an_agreed_label_or_with_an_unknown_one_is_refused_by_name(tmp_path: Path, convert: Any) -> None:
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("index", "sentence1", "sentence2", "label"),
         ("1", "a", "b", "1"),
         ("2", "a", "b", "-"),
