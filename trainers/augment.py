@@ -15,6 +15,7 @@ from shards.config import Config
 from shards.errors import DamagedRecordError
 from shards.records import Media, Record
 from trainers.decode import DecodeError, decode_image
+from trainers.rand_augment import RandAugmentConfig, augment, draw_operations
 
 Interpolation = Literal["bicubic", "bilinear"]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -32,6 +33,8 @@ class AugmentConfig(Config):
     flip: float = Field(default=0.5, ge=0, le=1)
     """chance of mirroring; set 0 where captions say left and right"""
     interpolation: Interpolation = "bicubic"
+    randaugment: RandAugmentConfig | None = None
+    """operations after crop and flip; published ViCHA draws 2 at level 7"""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -51,7 +54,7 @@ class Crop:
 
 
 class TrainView:
-    """A random crop, resized to the family's size, mirrored by chance; every draw comes from the example's generator."""
+    """A random crop, resized to the family's size, mirrored by chance, then RandAugment where asked for; every draw comes from the example's generator."""
 
     def __init__(self, size: int, config: AugmentConfig) -> None:
         self.size, self.config = size, config
@@ -69,7 +72,11 @@ class TrainView:
         crop = drawn or self._draw(picture.shape[1], picture.shape[2], rng)
         cut = picture[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
         shown = resize(cut, self.size, self.config.interpolation)
-        return shown.flip(2) if rng.random() < self.config.flip else shown
+        shown = shown.flip(2) if rng.random() < self.config.flip else shown
+        rand = self.config.randaugment
+        if rand is None:
+            return shown
+        return augment(shown[None], [draw_operations(rand, rng)], faithful=rand.faithful)[0]
 
     def _draw(self, height: int, width: int, rng: np.random.Generator) -> Crop:
         return draw_crop(height, width, rng, scale=self.config.scale, ratio=self.config.ratio)

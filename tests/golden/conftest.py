@@ -102,6 +102,7 @@ KINDS: dict[str, Callable[[Case], bool]] = {
     "vicha/optimizer_groups": lambda case: case.expects("groups", "model_case"),
     "vicha/text_cleaning": lambda case: case.expects("pre_caption"),
     "vicha/tokenizer": lambda case: case.has("vocab.txt") and case.expects("rows", "pair"),
+    "vicha/randaugment": lambda case: "apply_probability" in case.config and "image_zero_min" in case.inputs,
     "metrics/retrieval": lambda case: case.has("ids.json") and "similarity_image_by_text" in case.inputs,
 }
 

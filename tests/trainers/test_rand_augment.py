@@ -1,0 +1,73 @@
+"""What is drawn depends on the generator alone, and a batch gets what single pictures get."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from trainers.rand_augment import NAMES, Operation, RandAugmentConfig, augment, draw_operations, strength
+
+
+def pictures(count: int = 3, *, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, 20, 24), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+def test_a_batch_gets_what_single_pictures_get() -> None:
+    config = RandAugmentConfig(count=3)
+    batch = pictures(12)
+    drawn = [draw_operations(config, np.random.default_rng(number)) for number in range(len(batch))]
+    together = augment(batch, drawn)
+    for number in range(len(batch)):
+        assert torch.equal(together[number], augment(batch[number : number + 1], drawn[number : number + 1])[0])
+
+
+def test_the_same_generator_draws_the_same_and_every_operation_comes_up() -> None:
+    config = RandAugmentConfig(count=2)
+    first = [draw_operations(config, np.random.default_rng(seed)) for seed in range(400)]
+    assert first == [draw_operations(config, np.random.default_rng(seed)) for seed in range(400)]
+    assert {operation.name for drawn in first for operation in drawn} == set(NAMES)
+    lengths = np.bincount([len(drawn) for drawn in first], minlength=3) / len(first)
+    assert lengths == pytest.approx([0.25, 0.5, 0.25], abs=0.08)  # each of two is done with chance 1/2
+    signs = [operation.argument > 0 for drawn in first for operation in drawn if operation.name == "Rotate"]
+    assert any(signs)
+    assert not all(signs)
+
+
+def test_auto_contrast_reaches_both_ends_unless_it_is_faithful() -> None:
+    batch = pictures(1) // 4 + 60
+    spread = augment(batch, [(Operation(name="AutoContrast"),)])
+    assert (int(spread.min()), int(spread.max())) == (0, 255)
+    assert not torch.equal(spread, augment(batch, [(Operation(name="AutoContrast"),)], faithful=True))
+
+
+def test_sharpening_never_wraps_around_unless_it_is_faithful() -> None:
+    checks = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    checks[..., ::2, ::2] = 255
+    sharper = Operation(name="Sharpness", argument=1.9)
+    proper, wrapped = (augment(checks, [(sharper,)], faithful=faithful) for faithful in (False, True))
+    assert bool((proper[..., 2::2, 2::2][..., :-1, :-1] == 255).all())
+    assert not torch.equal(proper, wrapped)
+
+
+def test_moving_there_and_back_gives_the_middle_of_the_picture_again() -> None:
+    batch = pictures(1)
+    for name in ("TranslateX", "TranslateY"):
+        offset = strength(name, 3)
+        there_and_back = [(Operation(name=name, argument=offset), Operation(name=name, argument=-offset))]
+        assert torch.equal(augment(batch, there_and_back)[..., 5:-5, 5:-5], batch[..., 5:-5, 5:-5])
+
+
+def test_a_flat_picture_stays_flat_and_the_input_is_not_changed() -> None:
+    flat = torch.full((1, 3, 9, 9), 77, dtype=torch.uint8)
+    for name in ("AutoContrast", "Equalize", "Identity"):
+        assert torch.equal(augment(flat, [(Operation(name=name),)]), flat)
+    batch = pictures(2)
+    before = batch.clone()
+    augment(batch, [(Operation(name="Rotate", argument=30.0),)] * 2)
+    assert torch.equal(batch, before)
+
+
+def test_one_list_of_draws_per_picture_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="one list per picture"):
+        augment(pictures(2), [()])
