@@ -54,7 +54,10 @@ class Crop:
 
 
 class TrainView:
-    """A random crop, resized to the family's size, mirrored by chance, then RandAugment where asked for; every draw comes from the example's generator."""
+    """A random crop, resized to the family's size, mirrored by chance, then RandAugment where asked for.
+
+    Every draw comes from the example's generator.
+    """
 
     def __init__(self, size: int, config: AugmentConfig) -> None:
         self.size, self.config = size, config
