@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from pydantic import Field, PositiveInt, field_validator
 from pipelines.source import Source, Target, Unit
 from pipelines.sources import load_source, load_source_config
 from pipelines.survey import chain_of, decide, survey_records, surveyed, verdicts_on
-from pipelines.transform import transformed
+from pipelines.transform import Transform, transformed
 from pipelines.transforms import load_transforms, resolved_transforms
 from shards.config import Config, digest
 from shards.errors import BudgetError, ConfigError, DatasetError, InputError
-from shards.manifest import Card, merge
+from shards.manifest import Card, merge, settle
 from shards.records import Record, Reject
 from shards.storage import open_storage
 from shards.writer import ShardWriter, UnitReport, committed_units, read_commit
@@ -144,12 +144,31 @@ def convert_unit(config: ConvertConfig, unit: Unit) -> UnitReport:
         unit_index=unit.index,
         config_digest=config_digest,
     ) as writer:
-        for read in source.read(unit):
-            for result in transformed(read, transforms) if isinstance(read, Record) else (read,):
-                writer.reject(result) if isinstance(result, Reject) else writer.add(result)
+        for result in _results(source.read(unit), transforms):
+            writer.reject(result) if isinstance(result, Reject) else writer.add(result)
         return writer.commit(
-            raw_items=len(unit.items), raw_annotations=sum(source.annotation_count(item) for item in unit.items)
+            raw_items=len(unit.items),
+            raw_annotations=sum(source.annotation_count(item) for item in unit.items),
+            retried=[item["id"] for item in unit.items] if unit.retry else None,
         )
+
+
+def _results(reads: Iterable[Record | Reject], transforms: Sequence[Transform]) -> Iterator[Record | Reject]:
+    """Send what a source reads through the transforms; rejects of annotations learn which item they belong to."""
+    waiting: list[Reject] = []  # a source names the annotations that it refuses before their item
+    for read in reads:
+        if isinstance(read, Reject) and read.level == "annotation":
+            waiting.append(read)
+            continue
+        item = read.id if isinstance(read, Reject) else read.origin.id
+        yield from (replace(reject, item=item) for reject in waiting)
+        waiting.clear()
+        for result in transformed(read, transforms) if isinstance(read, Record) else (read,):
+            if isinstance(result, Reject) and result.level == "annotation":
+                yield replace(result, item=item)
+            else:
+                yield result
+    yield from waiting
 
 
 def needs_survey(config: ConvertConfig) -> bool:
@@ -178,19 +197,26 @@ def decide_survey(config: ConvertConfig, units: Sequence[Unit]) -> int:
     return decide(open_storage(config.output), [unit.id(config_digest) for unit in units], chain)
 
 
-def committed(config: ConvertConfig, units: Sequence[Unit]) -> Mapping[str, UnitReport]:
+def committed(
+    config: ConvertConfig, units: Sequence[Unit], *, earlier: Collection[str] = ()
+) -> Mapping[str, UnitReport]:
     """The reports of those units that need no more work, by unit id.
+
+    Args:
+        config: what is converted, and to where.
+        units: the plan.
+        earlier: ids of the units of a finished dataset that the plan adds to.
 
     Raises:
         DatasetError: another config wrote to the output, or the raw files changed since some units were committed.
     """
     config_digest = config.digest()
     found = committed_units(open_storage(config.output), config_digest)
-    surplus = set(found) - {unit.id(config_digest) for unit in units}
+    surplus = set(found) - {unit.id(config_digest) for unit in units} - set(earlier)
     if surplus:
         raise DatasetError(
             f"{config.output}: {len(surplus)} of its {len(found)} committed units are not in the raw files any more; "
-            "these changed since the run began, so choose another `output`"
+            "these changed since the run began, so choose another `output`; where raw items were only added, say append=true"
         )
     return found
 
@@ -204,14 +230,20 @@ def estimate(config: ConvertConfig, units: Sequence[Unit]) -> int | None:
     return (sum(sizes) // len(sizes) + _RECORD_OVERHEAD) * len(items) if sizes else None
 
 
-def finish(config: ConvertConfig, units: Sequence[Unit]) -> Card:
+def finish(config: ConvertConfig, units: Sequence[Unit], *, earlier: Sequence[str] = ()) -> Card:
     """Merge the committed units into manifest, rejects and card; a second call changes nothing.
+
+    Args:
+        config: what was converted, and to where.
+        units: the plan.
+        earlier: ids of the units of a finished dataset that the plan has added to.
 
     Raises:
         BudgetError: too many raw items were rejected.
         DatasetError: a unit is not committed, the ledger does not close, or a key occurs twice.
     """
-    check_budget(config, committed(config, units).values(), total=sum(len(unit.items) for unit in units))
+    reports = committed(config, units, earlier=earlier)
+    check_budget(config, reports.values(), total=raw_items(reports, units, earlier=earlier))
     target = config.target()
     config_digest = config.digest()
     return merge(
@@ -220,8 +252,14 @@ def finish(config: ConvertConfig, units: Sequence[Unit]) -> Card:
         split=target.split,
         config=config.identity(),
         config_digest=config_digest,
-        expected_units=[unit.id(config_digest) for unit in units],
+        expected_units=[*earlier, *(unit.id(config_digest) for unit in units)],
     )
+
+
+def raw_items(reports: Mapping[str, UnitReport], units: Sequence[Unit], *, earlier: Sequence[str] = ()) -> int:
+    """How many raw items a dataset has: those of the plan, and those of the units that it adds to."""
+    planned = sum(len(unit.items) for unit in units if not unit.retry)
+    return planned + sum(reports[unit].raw_items for unit in earlier if reports[unit].retried is None)
 
 
 def check_budget(config: ConvertConfig, reports: Iterable[UnitReport], *, total: int) -> None:
@@ -235,7 +273,7 @@ def check_budget(config: ConvertConfig, reports: Iterable[UnitReport], *, total:
     Raises:
         BudgetError: more than `reject_share` and more than `reject_count` items were rejected; or nothing is left at all.
     """
-    reports = sorted(reports, key=lambda report: report.index)
+    reports = settle(sorted(reports, key=lambda report: report.index))
     items = [reject for report in reports for reject in report.rejects if reject.level == "item"]
     bad = Counter(reject.reason for reject in items if reject.reason not in _WANTED_LOSSES)
     count = sum(bad.values())

@@ -30,10 +30,13 @@ class Unit:
 
     index: int  # gives the shard its number
     items: tuple[RawItem, ...]
+    retry: bool = False  # the items are rejects of earlier units, tried again
 
     def id(self, config_digest: str) -> str:
         """The name of this unit under a config: a hash of its input and the config, never of the attempt."""
-        return digest({"config": config_digest, "index": self.index, "items": [dict(item) for item in self.items]})
+        again = {"retry": True} if self.retry else {}
+        items = [dict(item) for item in self.items]
+        return digest({"config": config_digest, "index": self.index, "items": items, **again})
 
 
 def batched(items: Iterable[RawItem], size: int) -> Iterator[tuple[RawItem, ...]]:

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from shards.errors import DatasetError
 from shards.foreign import ForeignTar
 from shards.index import encode_parquet, index_path, read_index, tar_path
 from shards.plain import PlainError, from_plain, to_plain
+from shards.records import Reject, RejectReason
 from shards.storage import Storage
 from shards.writer import CARD_PATH, UnitReport, commit_path, committed_units, summed
 
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 MANIFEST_PATH = "manifest.parquet"
+FINAL_REASONS: frozenset[RejectReason] = frozenset({"filtered", "duplicate", "duplicate_id"})
+"""Items rejected for these are meant to be rejected, so `retry=rejects` leaves them alone."""
 REJECTS_PATH = "rejects.parquet"
 
 _MANIFEST = pa.schema(
@@ -56,8 +59,13 @@ _MANIFEST = pa.schema(
 )
 _REJECTS = pa.schema(
     [
-        pa.field(name, pa.int64() if name == "annotations" else pa.string(), nullable=False)
-        for name in ("unit", "id", "level", "reason", "detail", "annotations")
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("level", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("annotations", pa.int64(), nullable=False),
+        pa.field("item", pa.string()),
     ]
 )
 
@@ -99,6 +107,7 @@ class Card:
     config: Mapping[str, Any]  # as resolved when the dataset was made
     config_digest: str
     manifest_digest: str
+    units: int = 0  # how many units the dataset is merged from; their numbers are 0 to units - 1
 
 
 def merge(
@@ -140,7 +149,7 @@ def merge(
             "the raw files changed since, so choose another `output`"
         )
     reports = sorted((commits[unit] for unit in expected_units), key=lambda report: report.index)
-    for report in reports:
+    for report in (*reports, *settle(reports)):
         report.check_ledger()
     entries = entries_of(reports)
     _refuse_repeats(storage, entries)
@@ -234,11 +243,56 @@ def entries_of(reports: Iterable[UnitReport]) -> tuple[ShardEntry, ...]:
     )
 
 
+def settle(reports: Sequence[UnitReport]) -> list[UnitReport]:
+    """Let the later outcome alone count where an item was rejected by one unit and tried again by another.
+
+    Args:
+        reports: the commit records of a dataset, in the order of their units.
+
+    Returns:
+        The same records, without the items and rejects of earlier units that later ones have tried again.
+
+    Raises:
+        DatasetError: a unit says that it tried an item again which no earlier unit has rejected.
+    """
+    settled: list[UnitReport] = []
+    again: set[str] = set()  # what units after the one at hand have tried again
+    for report in reversed(reports):
+        gone = [reject for reject in report.rejects if _item_of(reject) in again]
+        items = {reject.id for reject in gone if reject.level == "item"}
+        again -= items
+        annotations = sum(reject.annotations if reject.level == "item" else 1 for reject in gone)
+        kept = tuple(reject for reject in report.rejects if reject not in gone) if gone else report.rejects
+        settled.append(
+            replace(
+                report,
+                rejects=kept,
+                raw_items=report.raw_items - len(items),
+                raw_annotations=report.raw_annotations - annotations,
+            )
+        )
+        again.update(report.retried or ())
+    if again:
+        raise DatasetError(
+            f"the item {min(again)!r} was tried again, but no earlier unit has rejected it; its commit record is lost or "
+            "not of this dataset"
+        )
+    return settled[::-1]
+
+
+def _item_of(reject: Reject) -> str | None:
+    """The raw id of the item that a mendable reject is about; None where trying again is pointless, so nobody did."""
+    if reject.level == "annotation":
+        return reject.item
+    return None if reject.reason in FINAL_REASONS else reject.id
+
+
 def build_card(
     reports: Sequence[UnitReport], *, name: str, split: str, config: Mapping[str, Any], config_digest: str
 ) -> Card:
     """Sum up the commit records of a dataset; `reports` in the order of their units."""
     entries = entries_of(reports)
+    settled = settle(reports)
     annotation_types = summed([report.annotation_types for report in reports])
     return Card(
         name=name,
@@ -251,12 +305,13 @@ def build_card(
         annotation_types=annotation_types,
         media_kinds=summed([report.media_kinds for report in reports]),
         licences=summed([report.licences for report in reports]),
-        raw_items=sum(report.raw_items for report in reports),
-        raw_annotations=sum(report.raw_annotations for report in reports),
-        rejects=summed([{reject.reason: 1} for report in reports for reject in report.rejects]),
+        raw_items=sum(report.raw_items for report in settled),
+        raw_annotations=sum(report.raw_annotations for report in settled),
+        rejects=summed([{reject.reason: 1} for report in settled for reject in report.rejects]),
         config=json.loads(canonical_json(dict(config))),
         config_digest=config_digest,
         manifest_digest=manifest_digest(entries),
+        units=len(reports),
     )
 
 
@@ -310,5 +365,5 @@ def _encode_manifest(entries: Sequence[ShardEntry]) -> bytes:
 
 def encode_rejects(reports: Sequence[UnitReport]) -> bytes:
     """The bytes of `rejects.parquet`: every raw item and annotation that is in no record, and why."""
-    rows = [{"unit": report.unit, **to_plain(reject)} for report in reports for reject in report.rejects]
+    rows = [{"unit": report.unit, **to_plain(reject)} for report in settle(reports) for reject in report.rejects]
     return encode_parquet(pa.Table.from_pylist(rows, schema=_REJECTS))

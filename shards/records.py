@@ -176,3 +176,4 @@ class Reject:
     level: Literal["item", "annotation"] = "item"
     # Of an item: how many of its annotations were lost with it, beside those that are rejected by name.
     annotations: int = 0
+    item: str | None = None  # of an annotation: the raw id of its item

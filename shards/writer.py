@@ -51,6 +51,7 @@ class UnitReport:
     media_kinds: Mapping[str, int]  # media items by kind
     licences: Mapping[str, int]  # records by licence, where the raw dataset says
     foreign: ForeignTar | None = None  # somebody else's tar that holds the media; the shard then holds headers only
+    retried: tuple[str, ...] | None = None  # raw ids of rejects of earlier units, which this unit has tried again
     committed: bool = field(
         default=True, compare=False, metadata={"stored": False}
     )  # False: another attempt had been first
@@ -204,15 +205,24 @@ class ShardWriter:
     def reject(self, reject: Reject) -> None:
         """Note a raw item, or one of its annotations, that did not become part of a record."""
         # Raw ids and details may hold anything, even broken text; the ledger must be writable all the same.
-        self._rejects.append(replace(reject, id=_printable(reject.id), detail=_printable(reject.detail)))
+        item = None if reject.item is None else _printable(reject.item)
+        self._rejects.append(replace(reject, id=_printable(reject.id), detail=_printable(reject.detail), item=item))
 
-    def commit(self, *, raw_items: int, raw_annotations: int, foreign: ForeignTar | None = None) -> UnitReport:
+    def commit(
+        self,
+        *,
+        raw_items: int,
+        raw_annotations: int,
+        foreign: ForeignTar | None = None,
+        retried: Sequence[str] | None = None,
+    ) -> UnitReport:
         """Publish the shard and its index, then the commit record.
 
         Args:
             raw_items: how many raw items the unit holds.
             raw_annotations: how many raw annotations these items hold.
             foreign: the tar that holds the media of records added with `elsewhere`.
+            retried: the raw ids of the unit's items, where these are rejects of earlier units.
 
         Returns:
             The report, with `committed` False where another attempt had committed the same bytes before.
@@ -221,7 +231,8 @@ class ShardWriter:
             DatasetError: the ledger does not close, the unit was committed with other bytes, or the storage failed.
         """
         try:
-            report = replace(self._finish(raw_items, raw_annotations), foreign=foreign)
+            again = None if retried is None else tuple(map(_printable, retried))
+            report = replace(self._finish(raw_items, raw_annotations), foreign=foreign, retried=again)
             report.check_ledger()
             first = read_commit(self._storage, self._unit)
             if first is None:
