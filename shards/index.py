@@ -6,7 +6,7 @@ One small Parquet per shard. It is parsed once and then held as numpy arrays, so
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -89,7 +89,7 @@ def index_row(record: Record, members: Sequence[Member]) -> IndexRow:
         height=first.height if first else None,
         frames=first.frames if first else None,
         duration_s=first.duration_s if first else None,
-        text_length=max((_text_length(annotation) for annotation in record.annotations), default=0),
+        text_length=max((text_length(annotation) for annotation in record.annotations), default=0),
     )
 
 
@@ -181,13 +181,16 @@ class ShardIndex:
         )
 
 
-def read_index(storage: Storage, name: str, *, xxh3: str | None = None) -> ShardIndex:
+def read_index(
+    storage: Storage, name: str, *, xxh3: str | None = None, view: Callable[[pa.Table], pa.Table] | None = None
+) -> ShardIndex:
     """Read the index of a shard.
 
     Args:
         storage: the dataset.
         name: the shard, without suffix.
         xxh3: what the file must hash to, as the manifest says.
+        view: leaves out rows and puts other counts in, where the shard is seen through a column.
 
     Raises:
         DatasetError: the file is missing, damaged or no index.
@@ -201,12 +204,14 @@ def read_index(storage: Storage, name: str, *, xxh3: str | None = None) -> Shard
     if xxh3 is not None and xxhash.xxh3_64_hexdigest(data) != xxh3:
         raise DatasetError(f"{storage.path(path)} does not match the checksum in the manifest; {advice}")
     try:
-        return ShardIndex(name, pq.read_table(pa.BufferReader(data), schema=SCHEMA))
+        table = pq.read_table(pa.BufferReader(data), schema=SCHEMA)
+        return ShardIndex(name, table if view is None else view(table))
     except (pa.ArrowException, KeyError) as problem:
         raise DatasetError(f"{storage.path(path)} is no shard index ({problem}); {advice}") from problem
 
 
-def _text_length(annotation: Annotation) -> int:
+def text_length(annotation: Annotation) -> int:
+    """Characters of the longest text that an annotation holds."""
     if isinstance(annotation, ImageCode):
         return len(annotation.text or "")
     texts = [getattr(annotation, name, None) for name in ("text", "question", "hypothesis", "source", "label", "name")]

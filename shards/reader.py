@@ -6,12 +6,16 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import xxhash
 
+from shards.annotations import AnnotationColumn
 from shards.codec import decode_record
+from shards.config import digest
 from shards.errors import DamagedRecordError, DatasetError
 from shards.index import ShardIndex, read_index, tar_path
 from shards.manifest import Card, ShardEntry, manifest_digest, read_card, read_manifest
@@ -25,7 +29,16 @@ _INDICES = 256  # about 0.1 MB each at 1,000 records
 class Dataset:
     """A finished dataset. Pickles to its address; files and indices are opened lazily in each process, a bounded number of them."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, annotations: str | None = None) -> None:
+        """Read card and manifest.
+
+        Args:
+            storage: where it lies.
+            annotations: a column of annotations to see the dataset through: its records are then those that have any there.
+
+        Raises:
+            DatasetError: there is no finished dataset or column, or they do not agree.
+        """
         self.storage = storage
         self.card: Card = read_card(storage)
         self.manifest: tuple[ShardEntry, ...] = read_manifest(storage)
@@ -33,10 +46,14 @@ class Dataset:
             raise DatasetError(
                 f"{storage.url}: the manifest is not the one its card names; run `verify repair=true` on it"
             )
+        self._column = None if annotations is None else AnnotationColumn(storage, annotations)
+        if self._column is not None:
+            self.card, self.manifest = _seen_through(self._column, self.card, self.manifest)
         self._start_process()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"storage": self.storage, "card": self.card, "manifest": self.manifest}
+        names = ("storage", "card", "manifest", "_column")
+        return {name: self.__dict__[name] for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -61,7 +78,7 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """The digest of the manifest: equal digests mean equal records in equal order."""
+        """The digest of the manifest, and of the column it is seen through: equal digests mean equal records in equal order."""
         return self.card.manifest_digest
 
     def shard_sizes(self, count: Literal["records", "annotations"] = "records") -> tuple[int, ...]:
@@ -76,7 +93,8 @@ class Dataset:
                 self._indices.move_to_end(shard)
                 return found
         entry = self.manifest[shard]
-        found = read_index(self.storage, entry.name, xxh3=entry.index_xxh3)
+        view = None if self._column is None else partial(self._column.view, entry.name)
+        found = read_index(self.storage, entry.name, xxh3=entry.index_xxh3, view=view)
         if len(found) != entry.records:
             raise DatasetError(
                 f"{self.path}: the index of {entry.name} has {len(found)} rows, the manifest {entry.records}"
@@ -122,6 +140,8 @@ class Dataset:
             raise DamagedRecordError(f"{where}, {problem}") from problem
         if payload and len(record.payload) < len(record.media):
             raise DamagedRecordError(f"{where}, record {key!r}: the index lists none of its media")
+        if self._column is not None:
+            record = replace(record, annotations=self._column.annotations(index.name, key))
         return record
 
     def records(self, shard: int | None = None, *, payload: bool = True) -> Iterator[Record]:
@@ -190,10 +210,34 @@ class _TarFile:
             os.close(self.descriptor)
 
 
-def open_dataset(path: str | Path) -> Dataset:
+def open_dataset(path: str | Path, *, annotations: str | None = None) -> Dataset:
     """Open a dataset by folder or address.
 
+    Args:
+        path: as the `shards` or `index` verb wrote it.
+        annotations: a column that `annotate` wrote, by name or folder: the records come with its annotations, and those that
+            have none there are left out.
+
     Raises:
-        DatasetError: there is no finished dataset, or its card and manifest do not agree.
+        DatasetError: there is no finished dataset or column, or they do not agree.
     """
-    return Dataset(open_storage(path))
+    return Dataset(open_storage(path), annotations=annotations)
+
+
+def _seen_through(
+    column: AnnotationColumn, card: Card, manifest: tuple[ShardEntry, ...]
+) -> tuple[Card, tuple[ShardEntry, ...]]:
+    """Card and manifest of the records that a column has annotations for."""
+    parts = [column.part(entry.name) for entry in manifest]
+    ledger = column.ledger
+    kind = ledger.annotation_type
+    card = replace(
+        card,
+        records=ledger.records,
+        annotations=ledger.annotations,
+        annotation_type=kind,
+        annotation_types={kind: ledger.records} if kind is not None else {},
+        manifest_digest=digest([card.manifest_digest, ledger.digest]),
+    )
+    seen = zip(manifest, parts, strict=True)
+    return card, tuple(replace(entry, records=part.records, annotations=part.annotations) for entry, part in seen)

@@ -9,73 +9,30 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.config import canonical_json
+from shards.columns import (
+    COLUMN_CARD,
+    find_column,
+    part_path,
+    sidecar_folder,
+    sidecar_shards,
+    write_sidecar,
+    written_parts,
+)
 from shards.errors import DatasetError
-from shards.index import encode_parquet
 from shards.reader import Dataset
-from shards.storage import Storage
 
-_CARD = "column.json"
+__all__ = ["Sidecar", "open_sidecar", "sidecar_folder", "sidecar_shards", "write_sidecar"]
+
 _TABLES = 32  # parsed shards held in memory
 
 Getter = Callable[[int], Any]
-
-
-def sidecar_folder(column: str, digest8: str) -> str:
-    """Where a column lies in its dataset."""
-    return f"sidecars/{column}-{digest8}"
-
-
-def write_sidecar(
-    storage: Storage,
-    *,
-    column: str,
-    digest8: str,
-    shard: str,
-    keys: Sequence[str],
-    values: pa.Table,
-    card: Mapping[str, Any],
-) -> None:
-    """Write one shard of a column. Whoever is first wins; a shard that is there already is left as it is.
-
-    Args:
-        storage: the dataset.
-        column: name of the column, such as `concepts`.
-        digest8: the first 8 hex digits of the digest of what makes the column.
-        shard: name of the shard.
-        keys: the key of every row.
-        values: the columns beside the key, one row per key.
-        card: what made the column; the same for every shard.
-
-    Raises:
-        DatasetError: keys and values differ in length, a key occurs twice, or the folder's card says something else.
-    """
-    folder = sidecar_folder(column, digest8)
-    if len(keys) != values.num_rows or len(set(keys)) != len(keys):
-        raise DatasetError(
-            f"{storage.path(folder)}: {shard} has {len(keys)} keys ({len(set(keys))} distinct) for {values.num_rows} rows; "
-            "a column has one row per record"
-        )
-    data = canonical_json({"column": column, "digest8": digest8, **card})
-    if not storage.create(f"{folder}/{_CARD}", data) and storage.read(f"{folder}/{_CARD}") != data:
-        raise DatasetError(
-            f"{storage.path(folder)} was made by other settings than the ones at hand; put all of them into its digest, "
-            "or remove the folder"
-        )
-    table = values.add_column(0, pa.field("key", pa.string(), nullable=False), pa.array(keys, pa.string()))
-    storage.create(f"{folder}/{shard}.parquet", encode_parquet(table))
-
-
-def sidecar_shards(storage: Storage, column: str, digest8: str) -> set[str]:
-    """The shards of a column that are written; a resumed job skips them."""
-    return _written(storage, sidecar_folder(column, digest8))
 
 
 class Sidecar:
@@ -90,7 +47,7 @@ class Sidecar:
     def __init__(self, dataset: Dataset, folder: str) -> None:
         self.dataset = dataset
         self.folder = folder
-        path = f"{folder}/{_CARD}"
+        path = f"{folder}/{COLUMN_CARD}"
         try:
             self.card: dict[str, Any] = json.loads(dataset.storage.read(path))
             self.column = str(self.card["column"])
@@ -116,7 +73,7 @@ class Sidecar:
     @property
     def is_complete(self) -> bool:
         """Whether every shard of the dataset has its part of the column."""
-        return {entry.name for entry in self.dataset.manifest} <= _written(self.dataset.storage, self.folder)
+        return {entry.name for entry in self.dataset.manifest} <= written_parts(self.dataset.storage, self.folder)
 
     def table(self, shard: int) -> pa.Table:
         """The column of one shard, as written.
@@ -125,7 +82,7 @@ class Sidecar:
             DatasetError: this part is missing or damaged.
         """
         storage = self.dataset.storage
-        path = f"{self.folder}/{self.dataset.manifest[shard].name}.parquet"
+        path = part_path(self.folder, self.dataset.manifest[shard].name)
         try:
             return pq.read_table(pa.BufferReader(storage.read(path)))
         except FileNotFoundError as problem:
@@ -177,19 +134,7 @@ def open_sidecar(dataset: Dataset, column_or_folder: str) -> Sidecar:
     Raises:
         DatasetError: there is no such column, or several; names those there are.
     """
-    known = [folder.removeprefix("sidecars/") for folder in dataset.storage.folders("sidecars")]
-    found = [name for name in known if column_or_folder in (name, name.rpartition("-")[0])]
-    if len(found) == 1:
-        return Sidecar(dataset, f"sidecars/{found[0]}")
-    if found:
-        raise DatasetError(f"{dataset.path} has several columns {column_or_folder!r}; name one of: {', '.join(found)}")
-    there = f"there are: {', '.join(known)}" if known else "it has none yet"
-    raise DatasetError(f"{dataset.path} has no column {column_or_folder!r}; {there}")
-
-
-def _written(storage: Storage, folder: str) -> set[str]:
-    paths = storage.list(folder)
-    return {path.removeprefix(f"{folder}/").removesuffix(".parquet") for path in paths if path.endswith(".parquet")}
+    return Sidecar(dataset, find_column(dataset.storage, column_or_folder))
 
 
 def _getter(column: pa.ChunkedArray) -> Getter:
