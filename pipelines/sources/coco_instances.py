@@ -1,0 +1,106 @@
+"""COCO's objects: `instances_<split>.json`, a box and a category for every object of a picture.
+
+    source.kind=coco_instances source.annotations=instances_val2017.json source.media=val2017
+
+A crowd (`iscrowd`) is one box around many objects and no example of one; it is refused by name unless `crowds` asks for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from pipelines.boxes import BoxedConfig, from_corner_and_size
+from pipelines.coco_objects import CocoObjects, drawn_size, is_id, picture_file, read_coco_objects
+from pipelines.coco_pictures import coco_stem
+from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.media_folder import MediaFolder
+from pipelines.raw_text import is_broken, printable
+from pipelines.source import Source, Target
+from shards.media import MediaProblem
+from shards.records import Detection
+
+_SPLIT_IN_NAME = re.compile(r"instances_(train|val|test)")
+
+
+class Config(BoxedConfig):
+    """`split` only names the split; unset, it is read off a name such as `instances_val2017.json`."""
+
+    media: str
+    """The folder that holds the pictures."""
+    crowds: bool = False
+    """Take boxes around crowds as well."""
+
+    def split_name(self) -> str:
+        found = _SPLIT_IN_NAME.search(PurePath(self.annotations).name)
+        return found.group(1) if self.split is None and found else super().split_name()
+
+
+def build(config: Config, target: Target) -> Source:
+    folder = MediaFolder(config.media, follow_links=config.follow_links)
+    return drafted_from_files(
+        folder, lambda: _pictures(config, folder), config=config, target=target, boxes=config.box_rule()
+    )
+
+
+def _pictures(config: Config, folder: MediaFolder) -> list[Draft]:
+    """Join pictures and objects by image id; sorted by id, the second of two equal ids a reject of its own."""
+    objects = read_coco_objects(config.annotations, key="source.annotations")
+    pictures: dict[str, Draft] = {}
+    repeated: list[Draft] = []
+    for number, image in enumerate(objects.images):
+        picture = _picture(image, objects, where=f"images[{number}]", folder=folder)
+        if picture.id in pictures:
+            picture.problem = ("duplicate_id", f"images[{number}] repeats the id of an earlier image")
+            repeated.append(picture)
+        else:
+            pictures[picture.id] = picture
+    taken: set[str] = set()
+    for number, annotation in enumerate(objects.annotations):
+        where = f"annotations[{number}]"
+        image_id = str(annotation["image_id"]) if is_id(annotation.get("image_id")) else where
+        unlisted = Draft(
+            id=image_id, stem=image_id, problem=("missing_media", "objects name an image that `images` lacks")
+        )
+        picture = pictures.setdefault(image_id, unlisted)
+        with picture.refusing(printable(str(annotation.get("id", where)))):
+            picture.annotations.append(
+                _detection(annotation, objects.categories, where=where, crowds=config.crowds, taken=taken)
+            )
+    return sorted([*pictures.values(), *repeated], key=lambda picture: (len(picture.id), picture.id))
+
+
+def _picture(image: Mapping[str, Any], objects: CocoObjects, *, where: str, folder: MediaFolder) -> Draft:
+    raw, file = image.get("id"), image.get("file_name")
+    if not is_id(raw):
+        return Draft(id=where, stem=where, problem=("missing_field", f"{where} has no `id`"))
+    picture = Draft(id=str(raw), stem=coco_stem(raw), licence=objects.licence(image), size=drawn_size(image))
+    if not isinstance(file, str) or not file:
+        picture.problem = ("missing_field", f"{where} has no `file_name`")
+    elif is_broken(file):
+        picture.problem = ("broken_utf8", f"{where}: file_name {printable(file)}")
+    else:
+        picture.media.append(Place(file=picture_file(folder, file)))
+    return picture
+
+
+def _detection(
+    annotation: Mapping[str, Any], categories: Mapping[int, str], *, where: str, crowds: bool, taken: set[str]
+) -> Detection:
+    """One object. Raises `MediaProblem` where it cannot be used, or is a crowd and crowds are not wanted."""
+    id = str(annotation["id"]) if is_id(annotation.get("id")) else None
+    if id is not None and id in taken:
+        raise MediaProblem("duplicate_id", f"{where} repeats the id of an earlier object")
+    if id is not None:
+        taken.add(id)
+    if annotation.get("iscrowd") and not crowds:
+        raise MediaProblem("filtered", f"{where} is a crowd; take crowds as well with source.crowds=true")
+    category = annotation.get("category_id")
+    if not is_id(category) or category not in categories:
+        raise MediaProblem("missing_field", f"{where}: category_id {category!r} is not among the categories")
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4:
+        raise MediaProblem("missing_field", f"{where} has no `bbox` of four numbers")
+    return Detection(id=id, box=from_corner_and_size(*box, where=where), label=categories[category])
