@@ -24,6 +24,7 @@ from pipelines.transforms import load_transforms, resolved_transforms
 from shards.config import Config, digest
 from shards.errors import BudgetError, ConfigError, DatasetError, InputError
 from shards.manifest import Card, merge, settle
+from shards.media import Check
 from shards.records import Record, Reject
 from shards.storage import open_storage
 from shards.writer import ShardWriter, UnitReport, committed_units, read_commit
@@ -43,6 +44,11 @@ class ConvertConfig(Config):
     records_per_shard: PositiveInt = 1000
     transforms: tuple[dict[str, Any], ...] = ()
     max_pixels: PositiveInt = Field(178_956_970, description="larger pictures are decompression bombs")
+    check: Check = Field(
+        "structure",
+        description="`structure` follows a picture's segments to its end, and finds every cut; `decode` computes its pixels too, "
+        "which takes many times as long and finds a little more",
+    )
     reject_share: float = Field(0.01, ge=0, le=1, description="stop when more than this share of the items is rejected")
     reject_count: int = Field(100, ge=0, description="and more than this many items are")
 
@@ -73,6 +79,7 @@ class ConvertConfig(Config):
             split=load_source_config(self.source).split_name(),
             records_per_shard=self.records_per_shard,
             max_pixels=self.max_pixels,
+            check=self.check,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -86,6 +93,7 @@ class ConvertConfig(Config):
             "records_per_shard": self.records_per_shard,
             "transforms": resolved_transforms(self.transforms),
             "max_pixels": self.max_pixels,
+            "check": self.check,
         }
 
     def digest(self) -> str:

@@ -190,7 +190,12 @@ class DraftedSource:
         payload: dict[str, bytes] = {}
         for number, place in enumerate(places):
             data = self._load(place)
-            found = probe_media(data, kind=place.get("kind", "image"), max_pixels=self._target.max_pixels)
+            found = probe_media(
+                data,
+                kind=place.get("kind", "image"),
+                max_pixels=self._target.max_pixels,
+                check=self._target.check,
+            )
             if len(places) > 1:
                 found = replace(found, member=f"{number}.{found.member}")
             if "span" in place:

@@ -13,6 +13,7 @@ import xxhash
 from pydantic import PositiveInt
 
 from shards.config import Config, digest
+from shards.media import Check
 from shards.records import Record, Reject
 
 RawItem = Mapping[str, Any]  # JSON values only; always has "id"; what a worker needs to build the record, but no pixels
@@ -54,6 +55,7 @@ class Target:
     split: str
     records_per_shard: int
     max_pixels: int
+    check: Check = "structure"  # how pictures are found to be whole
 
     def key(self, stem: str) -> str:
         """Name a record for ever: `<dataset>-<split>-<stem>`, with a stem that two raw ids never share.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shards.errors import DamagedRecordError, DatasetError
-from shards.plain import PlainError, from_plain, to_plain
+from shards.plain import PlainError, checked_plain, from_plain
 from shards.records import Annotation, Caption, Media, Origin, Record
 
 SCHEMA = 1
@@ -22,6 +22,8 @@ HEADER_MEMBER = "json"
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MEMBER = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)?")
 _OWN_MEMBERS = frozenset({"json", "txt"})  # never names of media
+# Made once: `json.dumps` with any option builds an encoder for every call.
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _ANNOTATION_TYPES: dict[str, type[Annotation]] = {kind.type: kind for kind in typing.get_args(Annotation)}
 
 
@@ -44,17 +46,10 @@ def encode_record(record: Record) -> list[tuple[str, bytes]]:
         DatasetError: the record breaks a rule of the format, so that it could not be read back.
     """
     _check_names(record)
-    annotations = [to_plain(annotation) for annotation in record.annotations]
-    header = {
-        "schema": SCHEMA,
-        "key": record.key,
-        "origin": to_plain(record.origin),
-        "media": to_plain(record.media),
-        "annotations": annotations,
-    }
     try:
-        _parse_header(header)  # what is written can be read
-        text = json.dumps(header, ensure_ascii=False, separators=(", ", ": "), allow_nan=False).encode()
+        header = checked_plain(_Header(key=record.key, origin=record.origin, media=record.media))
+        annotations = [_plain_annotation(place, item) for place, item in enumerate(record.annotations)]
+        text = _JSON.encode({"schema": SCHEMA, **header, "annotations": annotations}).encode()
     except (PlainError, UnicodeEncodeError) as problem:
         raise DatasetError(
             f"record {record.key!r}: its header{_sentence(problem)}; mend the source that made it"
@@ -161,6 +156,17 @@ def _parse_header(header: Any) -> tuple[_Header, tuple[Annotation, ...]]:
     if not isinstance(annotations, list):
         raise PlainError(" has no list of annotations")
     return from_plain(_Header, fields), tuple(_annotation_at(place, item) for place, item in enumerate(annotations))
+
+
+def _plain_annotation(place: int, annotation: Annotation) -> Any:
+    if type(annotation) is not _ANNOTATION_TYPES.get(annotation.type):
+        raise PlainError(
+            f".annotations[{place}] is a {type(annotation).__name__}, which is no annotation of the format"
+        )
+    try:
+        return checked_plain(annotation)
+    except PlainError as problem:
+        raise PlainError(f".annotations[{place}]{problem}") from None
 
 
 def _annotation_at(place: int, item: Any) -> Annotation:

@@ -1,0 +1,172 @@
+"""Pictures told whole by their structure: the segments of a JPEG or the chunks of a PNG followed to the end, no pixel computed.
+
+This only ever says yes. What is not plainly a whole picture of a usual kind is left to a decoder, so that every reject has the
+same reason whichever way pictures are checked.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended and progressive: what every decoder reads
+_OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xDA), 0xFF})  # markers that carry no length
+_SCAN, _QUANTIZERS, _CODERS, _APP1 = 0xDA, 0xDB, 0xC4, 0xE1
+_EXIF = b"Exif\0\0"
+_ORIENTATION = 0x0112
+_SHORT = 3  # EXIF's name of a 16-bit number
+_XMP_ORIENTATION = b"tiff:Orientation"
+_OTHER_METADATA = (b"XML:com.adobe.xmp", b"Raw profile type")  # PNG texts that may hold an orientation
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What the structure of a whole picture says."""
+
+    extension: str
+    width: int  # pixels as stored
+    height: int
+    orientation: int  # as EXIF counts, 1 to 8
+
+
+def outline(data: bytes) -> Outline | None:
+    """Follow the structure of a JPEG or PNG to its end; None where a decoder must have the say.
+
+    A whole JPEG has a well-formed header, a frame of 8-bit samples and an end marker after its first scan, where no
+    compressed data can hold one; so a file cut anywhere is not whole, whatever follows. Every chunk of a whole PNG has its
+    checksum. Damage inside the compressed data of a JPEG, which a decoder mostly turns into wrong pixels, is not seen here.
+    """
+    if data.startswith(_JPEG_START):
+        return _jpeg(data)
+    if data.startswith(_PNG_START):
+        return _png(data)
+    return None
+
+
+def _jpeg(data: bytes) -> Outline | None:
+    size, orientation = (0, 0), 1
+    components: dict[int, int] = {}  # of the frame: id to quantization table
+    quantizers: set[int] = set()
+    coders: set[int] = set()  # Huffman tables: class << 4 | id
+    place = 2
+    while place + 4 < len(data) and data[place] == 0xFF:
+        marker, body = data[place + 1], place + 4
+        if marker in _ALONE or marker in _OTHER_FRAMES:
+            return None
+        end = place + 2 + (data[place + 2] << 8 | data[place + 3])
+        if end > len(data):
+            return None
+        if marker == _SCAN:
+            usable = min(size) > 0 and quantizers.issuperset(components.values())
+            usable = usable and _is_scan(data[body:end], components, coders) and data.rfind(_JPEG_END, end) > 0
+            return Outline("jpg", size[1], size[0], orientation) if usable else None
+        if marker in _FRAMES:
+            height, width, components = _frame(data[body:end])
+            size = (height, width)
+            if not components:
+                return None
+        elif marker == _QUANTIZERS:
+            if not _take_quantizers(data[body:end], quantizers):
+                return None
+        elif marker == _CODERS:
+            if not _take_coders(data[body:end], coders):
+                return None
+        elif marker == _APP1:
+            if data.startswith(_EXIF, body):
+                orientation = _orientation(data[body + len(_EXIF) : end])
+            if not orientation or data.find(_XMP_ORIENTATION, body, end) >= 0:
+                return None
+        place = end
+    return None
+
+
+def _frame(body: bytes) -> tuple[int, int, dict[int, int]]:
+    """Height, width and components of a frame header; no components where it is not of 8-bit samples in 1, 3 or 4 of them."""
+    if len(body) < 9 or body[0] != 8 or body[5] not in (1, 3, 4) or len(body) != 6 + 3 * body[5]:
+        return 0, 0, {}
+    components = {body[place]: body[place + 2] for place in range(6, len(body), 3)}
+    sampled = all(1 <= side <= 4 for place in range(7, len(body), 3) for side in (body[place] >> 4, body[place] & 15))
+    whole = sampled and len(components) == body[5]
+    return body[1] << 8 | body[2], body[3] << 8 | body[4], components if whole else {}
+
+
+def _take_quantizers(body: bytes, found: set[int]) -> bool:
+    place = 0
+    while place < len(body):
+        if body[place] & 0xEC:  # 8 or 16 bits, table 0 to 3
+            return False
+        found.add(body[place] & 3)
+        place += 129 if body[place] >> 4 else 65
+    return place == len(body)
+
+
+def _take_coders(body: bytes, found: set[int]) -> bool:
+    place = 0
+    while place + 17 <= len(body):
+        if body[place] & 0xEC:  # for DC or AC, table 0 to 3
+            return False
+        # Codes of every length must fit beside the shorter ones; the one of all ones is never used.
+        free = 1
+        for count in body[place + 1 : place + 17]:
+            free = 2 * free - count
+            if free < 0:
+                return False
+        found.add(body[place])
+        place += 17 + sum(body[place + 1 : place + 17])
+    return place == len(body)
+
+
+def _is_scan(body: bytes, components: dict[int, int], coders: set[int]) -> bool:
+    """Whether a scan header names components of the frame and tables that are there."""
+    if len(body) < 6 or len(body) != 4 + 2 * body[0] or body[0] > len(components):
+        return False
+    direct_only = body[-3] == body[-2] == 0  # the first scan of a progressive picture, which needs no other table
+    for place in range(1, len(body) - 3, 2):
+        tables = body[place + 1]
+        if body[place] not in components or tables >> 4 not in coders:
+            return False
+        if not direct_only and 0x10 | tables & 15 not in coders:
+            return False
+    return direct_only or (body[-3], body[-2], body[-1]) == (0, 63, 0)
+
+
+def _png(data: bytes) -> Outline | None:
+    view = memoryview(data)
+    size = (0, 0)
+    place = len(_PNG_START)
+    while place + 12 <= len(data):
+        length = int.from_bytes(view[place : place + 4], "big")
+        kind, body, end = data[place + 4 : place + 8], place + 8, place + 8 + length
+        if view[end : end + 4] != zlib.crc32(view[place + 4 : end]).to_bytes(4, "big"):
+            return None
+        if (place == len(_PNG_START)) != (kind == b"IHDR"):
+            return None
+        if kind == b"IHDR":
+            size = struct.unpack_from(">II", data, body)
+        elif kind == b"IEND":
+            return Outline("png", *size, 1) if min(size) > 0 else None
+        elif kind == b"eXIf" or (kind in (b"tEXt", b"zTXt", b"iTXt") and data.startswith(_OTHER_METADATA, body)):
+            return None
+        place = end + 4
+    return None
+
+
+def _orientation(tiff: bytes) -> int:
+    """The orientation in an EXIF block: 1 where it holds none, 0 where it is not plainly readable."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 0
+    try:
+        (first,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, first)
+        for entry in range(first + 2, first + 2 + 12 * count, 12):
+            tag, kind, values, value = struct.unpack_from(order + "HHIH", tiff, entry)
+            if tag == _ORIENTATION:
+                return value if kind == _SHORT and values == 1 and 1 <= value <= 8 else 0
+    except struct.error:
+        return 0
+    return 1

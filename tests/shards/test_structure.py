@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from shards.media import MediaProblem, probe_image
+from shards.structure import outline
+
+
+def _jpeg(*, size: tuple[int, int] = (64, 48), mode: str = "RGB", **options: Any) -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise(size, 90).convert(mode).save(out, "JPEG", **options)
+    return out.getvalue()
+
+
+def _orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"optimize": True}, {"subsampling": 2}, {"quality": 1}, {"restart_marker_blocks": 1}],
+    ids=str,
+)
+def test_usual_pictures_are_told_whole_without_a_decoder(mode: str, options: dict[str, Any]) -> None:
+    found = outline(_jpeg(mode=mode, **options))
+    assert found is not None
+    assert (found.extension, found.width, found.height, found.orientation) == ("jpg", 64, 48, 1)
+
+
+def test_the_orientation_is_read_and_an_odd_one_is_left_to_a_decoder() -> None:
+    found = outline(_jpeg(exif=_orientation(6)))
+    assert found is not None
+    assert (found.width, found.height, found.orientation) == (64, 48, 6)
+    assert outline(_jpeg(exif=_orientation(9))) is None
+    assert outline(_jpeg(xmp=b'<x tiff:Orientation="6"/>')) is None
+
+
+def test_an_end_marker_inside_a_thumbnail_does_not_make_a_picture_whole() -> None:
+    data = _jpeg(exif=b"Exif\0\0II*\0\x08\0\0\0\0\0" + _jpeg(size=(8, 8)))
+    assert outline(data) is not None
+    assert all(outline(data[:end]) is None for end in range(len(data) - 2))
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xdb", b"\xff\xc4"], ids=["quantizers", "coders"])
+def test_a_picture_without_one_of_its_tables_is_not_whole(marker: bytes) -> None:
+    data = _jpeg()
+    place = data.index(marker)
+    length = int.from_bytes(data[place + 2 : place + 4], "big")
+    assert outline(data[:place] + data[place + 2 + length :]) is None
+
+
+def test_one_wrong_bit_in_any_chunk_of_a_png_is_seen() -> None:
+    out = io.BytesIO()
+    Image.effect_noise((16, 12), 90).save(out, "PNG")
+    data = out.getvalue()
+    assert outline(data) is not None
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        assert outline(bytes(damaged)) is None
+
+
+@given(place=st.integers(0, 700), bit=st.integers(0, 7))
+def test_a_wrong_bit_never_makes_another_size_than_a_decoder_finds(place: int, bit: int) -> None:
+    data = bytearray(_jpeg(mode="L", exif=_orientation(8)))
+    data[place % len(data)] ^= 1 << bit
+    found = outline(bytes(data))
+    if found is None:
+        return
+    try:
+        decoded = probe_image(bytes(data), check="decode")
+    except MediaProblem:
+        return  # a decoder sees more; that it never sees another picture is what counts here
+    sides = (found.height, found.width) if found.orientation >= 5 else (found.width, found.height)
+    assert (found.extension, *sides) == decoded
+
+
+def test_other_formats_are_left_to_a_decoder() -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(out, "WEBP")
+    assert outline(out.getvalue()) is None
+    assert outline(b"") is None
