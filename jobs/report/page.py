@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import Field
 
+from jobs.report.ablation_section import ablation_section, read_ablation
 from jobs.report.dataset_sections import datasets_section, gallery_section, rejects_section, size_text
 from jobs.report.findings import Findings, find
 from jobs.report.markup import Markup, join, tag, trusted
@@ -36,6 +37,8 @@ class ReportConfig(Config):
     """Pictures of the first dataset to show."""
     retrievals: int = Field(10, ge=0, le=100)
     """How many of the best and of the worst retrievals to show."""
+    ablation: str | None = None
+    """What `python -m benchmarks.ablation` printed, as a file."""
     concepts: str = "concepts"
     """The sidecar column of concepts, with its digest where a dataset has several."""
 
@@ -100,6 +103,8 @@ def _sections(findings: Findings, config: ReportConfig) -> Iterator[Markup | Non
         yield gallery_section(
             findings.datasets[0], pictures=config.pictures, concepts=config.concepts, agreements=findings.agreements
         )
+    if config.ablation is not None:
+        yield ablation_section(read_ablation(config.ablation))
     if findings.runs:
         yield curves_section(findings.runs)
     if findings.datasets:

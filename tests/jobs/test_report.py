@@ -362,3 +362,52 @@ def test_a_browser_shows_the_page_without_errors_or_sideways_scrolling(flow: Pat
     assert measured["scroll"] <= measured["width"] <= width
     assert measured["height"] > 1500
     assert measured["images"] == 0
+
+
+def measured(*, all_objectives: tuple[float, float], three_objectives: tuple[float, float]) -> dict[str, object]:
+    """What the benchmark prints, for two seeds whose every recall is the given number."""
+    metrics = ("text_to_image_r1", "image_to_text_r1", "r_mean")
+
+    def summary(values: tuple[float, float]) -> dict[str, dict[str, dict[str, float]]]:
+        spread = {"mean": sum(values) / 2, "sd": 0.0, "min": min(values), "max": max(values)}
+        return {score: dict.fromkeys(metrics, spread) for score in ("cosine", "reranked")}
+
+    differences = (all_objectives[0] - three_objectives[0], all_objectives[1] - three_objectives[1])
+    runs = {"0": {"steps": 70}, "1": {"steps": 70}}
+    return {
+        "equal": "steps", "preset": "vicha_small", "train": {"records": 30}, "test": {"records": 1234},
+        "variants": {
+            "all_objectives": {"seeds": runs, "summary": summary(all_objectives)},
+            "three_objectives": {"seeds": runs, "summary": summary(three_objectives)},
+        },
+        "difference": summary(differences),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("better", "says"),
+    [
+        ((50.0, 52.0), "Every seed is better"),
+        ((30.0, 32.0), "Every seed is worse"),
+        ((50.0, 32.0), "The seeds disagree"),
+    ],
+)
+def test_the_ablation_is_told_as_measured_whatever_it_says(
+    better: tuple[float, float], says: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "ablation.json"
+    file.write_text(json.dumps(measured(all_objectives=better, three_objectives=(40.0, 41.0))))
+    dataset = write_dataset(tmp_path / "d")
+    page = tmp_path / "page.html"
+    assert main(["report", f"dataset={dataset}", f"ablation={file}", f"output={page}"]) == 0
+    text = page.read_text()
+    assert says in text
+    assert "70 steps of vicha_small" in text
+    assert f"{sum(better) / 2:.1f} [{min(better):.1f} to {max(better):.1f}]" in text
+
+
+def test_a_file_that_is_no_ablation_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text("{}")
+    with pytest.raises(InputError, match=r"not what `python -m benchmarks\.ablation` prints"):
+        write_report(ReportConfig(dataset=str(write_dataset(tmp_path / "d")), ablation=str(file)))
