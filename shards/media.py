@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from shards.audio import probe_audio
 from shards.errors import MissingLibraryError
 from shards.records import Media, MediaKind, MediaProblem
+from shards.regions import probe_regions
 from shards.structure import outline
 from shards.video import probe_video
 
@@ -56,7 +57,7 @@ def probe_media(data: bytes, *, kind: MediaKind, max_pixels: int = MAX_PIXELS, c
         return probe_video(data, max_pixels=max_pixels)
     if kind == "audio":
         return probe_audio(data)
-    raise MediaProblem("unsupported", f"media of kind {kind!r}")
+    return probe_regions(data)
 
 
 def probe_image(data: bytes, *, max_pixels: int = MAX_PIXELS, check: Check = "decode") -> tuple[str, int, int]:

@@ -148,6 +148,7 @@ RejectReason = Literal[
     "empty_box",  # no width or no height
     "size_mismatch",  # the stored picture is not of the size that its boxes were drawn on
     "not_finite",
+    "span_outside",  # the seconds that the annotations are about are not in the clip or sound
     "duplicate_id",
     "duplicate",  # the same or nearly the same picture as another item's
     "missing_field",
