@@ -198,11 +198,12 @@ def unsurveyed(config: ConvertConfig, units: Sequence[Unit]) -> list[Unit]:
     return [unit for unit in units if unit.id(config_digest) not in done]
 
 
-def decide_survey(config: ConvertConfig, units: Sequence[Unit]) -> int:
+def decide_survey(config: ConvertConfig, units: Sequence[Unit], *, earlier: Sequence[str] = ()) -> int:
     """Decide over the whole dataset; returns how many records go. Raises `DatasetError` where a unit was not looked at."""
     config_digest = config.digest()
     chain = chain_of(load_transforms(config.transforms))
-    return decide(open_storage(config.output), [unit.id(config_digest) for unit in units], chain)
+    ids = [unit.id(config_digest) for unit in units]
+    return decide(open_storage(config.output), ids, chain, earlier=earlier)
 
 
 def committed(

@@ -74,8 +74,14 @@ def survey_records(storage: Storage, unit: str, chain: Chain, records: Iterator[
     return len(rows)
 
 
-def decide(storage: Storage, units: Sequence[str], chain: Chain) -> int:
+def decide(storage: Storage, units: Sequence[str], chain: Chain, *, earlier: Sequence[str] = ()) -> int:
     """Decide over all units, in their order, and write down the verdicts on each.
+
+    Args:
+        storage: the dataset.
+        units: ids of the units to decide about.
+        chain: the transforms.
+        earlier: ids of units that come before these and stay as they are.
 
     Returns:
         How many records go.
@@ -85,11 +91,13 @@ def decide(storage: Storage, units: Sequence[str], chain: Chain) -> int:
     """
     assert chain.survey is not None
     members: list[list[str]] = []
-    verdicts = chain.survey.decide(_looks(storage, units, members))
-    for unit, keys in zip(units, members, strict=True):
+    verdicts = chain.survey.decide(_looks(storage, [*earlier, *units], members))
+    gone = 0
+    for unit, keys in zip(units, members[len(earlier) :], strict=True):
         own = {key: verdicts[key] for key in keys if key in verdicts}
+        gone += len(own)
         storage.replace(f"{FOLDER}/{unit}.verdicts.json", canonical_json(own))
-    return len(verdicts)
+    return gone
 
 
 def verdicts_on(storage: Storage, unit: str) -> Mapping[str, str]:

@@ -7,9 +7,13 @@ import time
 from collections import Counter
 from contextlib import closing, nullcontext
 from functools import partial
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from jobs.executors import ExecutorConfig, cluster_for, executor_for, refuse_relative_paths
 from jobs.progress import progress
+from pipelines.append import Addition, Plan, plan_addition
 from pipelines.convert import (
     ConvertConfig,
     check_budget,
@@ -21,12 +25,13 @@ from pipelines.convert import (
     finish,
     needs_survey,
     plan_units,
+    raw_items,
     survey_unit,
     unsurveyed,
 )
-from pipelines.source import Unit
 from pipelines.sources import load_source_config
 from shards.manifest import Card
+from shards.storage import open_storage
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +40,20 @@ HELP = "raw data to shards: one record per picture with all its captions, reject
 
 class Config(ConvertConfig, ExecutorConfig):
     """What to convert, and where the work runs."""
+
+    append: bool = Field(False, description="add the raw items that a finished dataset has not seen, as new shards")
+    retry: Literal["rejects"] | None = Field(None, description="`rejects`: try the rejected items again, and only them")
+
+    @model_validator(mode="after")
+    def _one_addition(self) -> Config:
+        if self.append and self.retry:
+            raise ValueError("append=true and retry=rejects are two runs; give one of them")
+        return self
+
+    @property
+    def addition(self) -> Addition | None:
+        """What the run adds to a finished dataset."""
+        return "rejects" if self.retry else "new" if self.append else None
 
     def conversion(self) -> ConvertConfig:
         """The part that says what the dataset is, with paths that hold in any process."""
@@ -48,45 +67,51 @@ def run(config: Config, *, dry_run: bool) -> int:
     refuse_relative_paths({f"source.{name}": config.source.get(name) for name in locations} | {"output": config.output})
     conversion = config.conversion()
     check_output(conversion)
-    units = plan_units(conversion)
+    plan = plan_addition(conversion, plan_units(conversion), config.addition)
     if dry_run:
-        print(_plan_line(conversion, units))
+        print(_plan_line(conversion, plan))
         return 0
-    card = _convert(config, conversion, units)
+    open_storage(conversion.output).ensure_writable()
+    card = _convert(config, conversion, plan)
     print(_result_line(conversion, card))
     return 0
 
 
-def _convert(config: Config, conversion: ConvertConfig, units: tuple[Unit, ...]) -> Card:
+def _convert(config: Config, conversion: ConvertConfig, plan: Plan) -> Card:
     """Run the units that are left; stop as soon as more items are rejected than the config allows."""
     started = time.monotonic()
-    total = sum(len(unit.items) for unit in units)
-    done = committed(conversion, units)
-    reports = list(done.values())
+    units = plan.units
+    found = committed(conversion, units, earlier=plan.earlier)
+    total = raw_items(found, units, earlier=plan.earlier)
+    reports = list(found.values())
     check_budget(conversion, reports, total=total)
     digest = conversion.digest()
-    left = [unit for unit in units if unit.id(digest) not in done]
+    left = [unit for unit in units if unit.id(digest) not in found]
+    done = len(units) - len(left)
+    if done and left:
+        logger.info("%d of %d units are committed already; going on from there", done, len(units))
     with cluster_for(config) if left else nullcontext():
         if left and needs_survey(conversion):
-            _survey(config, conversion, units)
+            _survey(config, conversion, plan)
         with (
             closing(executor_for(config).run(partial(partial, convert_unit, conversion), left)) as outcomes,
-            progress("shards", total=len(units), unit="shards", done=len(done)) as bar,
+            progress("shards", total=len(units), unit="shards", done=done) as bar,
         ):
             for outcome in outcomes:
                 report = outcome.result
                 reports.append(report)
                 bar.advance(records=report.records, rejected=report.raw_items - report.records)
                 check_budget(conversion, reports, total=total)
-    card = finish(conversion, units)
-    records = sum(report.records for report in reports[len(done) :])
+    card = finish(conversion, units, earlier=plan.earlier)
+    records = sum(report.records for report in reports[len(found) :])
     seconds = time.monotonic() - started
     logger.info("%d of %d units were left; %.0f records/s", len(left), len(units), records / max(seconds, 1e-9))
     return card
 
 
-def _survey(config: Config, conversion: ConvertConfig, units: tuple[Unit, ...]) -> None:
+def _survey(config: Config, conversion: ConvertConfig, plan: Plan) -> None:
     """Let the transform that needs it look at the whole dataset, and decide."""
+    units = plan.units
     left = unsurveyed(conversion, units)
     with (
         closing(executor_for(config).run(partial(partial, survey_unit, conversion), left)) as outcomes,
@@ -94,16 +119,17 @@ def _survey(config: Config, conversion: ConvertConfig, units: tuple[Unit, ...]) 
     ):
         for outcome in outcomes:
             bar.advance(records=outcome.result)
-    logger.info("%d records repeat others and are left out", decide_survey(conversion, units))
+    logger.info("%d records repeat others and are left out", decide_survey(conversion, units, earlier=plan.earlier))
 
 
-def _plan_line(conversion: ConvertConfig, units: tuple[Unit, ...]) -> str:
+def _plan_line(conversion: ConvertConfig, plan: Plan) -> str:
     """What a run would do: units, items, and a guess at the bytes."""
+    units = plan.units
     target = conversion.target()
     items = sum(len(unit.items) for unit in units)
     size = estimate(conversion, units)
     guess = "size unknown" if size is None else f"about {_size_text(size)}"
-    left = len(units) - len(committed(conversion, units))
+    left = len(units) - (len(committed(conversion, units, earlier=plan.earlier)) - len(plan.earlier))
     return (
         f"{target.dataset}-{target.split}: {_count(items, 'raw item')} in {_count(len(units), 'unit')} "
         f"({left} left), {guess} -> {conversion.output}"
