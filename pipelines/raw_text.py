@@ -20,7 +20,7 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 def is_broken(text: str) -> bool:
     """Whether a text holds bytes that were no UTF-8, or an unpaired surrogate from a JSON escape."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def printable(text: str) -> str:

@@ -28,6 +28,8 @@ from shards.storage import Storage, temporary_name
 
 SCHEMA = 1
 CARD_PATH = "dataset.json"
+_JOINED_BYTES = 1 << 14  # copying less than this costs less than a write of its own
+_WAITING_PIECES = 64
 _TAR_RECORD = 20 * BLOCK  # tar files are padded to this, as `tar` does
 
 
@@ -156,8 +158,9 @@ class ShardWriter:
         self._config_digest = config_digest
         self._tar: BinaryIO | None = None
         self._temporaries: list[str] = []
+        self._waiting: list[bytes] = []  # what is to be written next
         self._hash = xxhash.xxh3_64()
-        self._offset = 0
+        self._offset = 0  # behind all that is written or waits
         self._rows: list[IndexRow] = []
         self._keys: set[str] = set()
         self._rejects: list[Reject] = []
@@ -194,6 +197,8 @@ class ShardWriter:
                 for extension, data in encoded
                 if elsewhere is None or extension == HEADER_MEMBER
             ]
+            if len(self._waiting) > _WAITING_PIECES:
+                self._flush()
         except OSError as problem:
             raise self._unwritable(problem) from problem
         self._keys.add(record.key)
@@ -263,24 +268,39 @@ class ShardWriter:
         self._temporaries.clear()
 
     def _append(self, key: str, extension: str, data: bytes) -> Member:
-        if self._tar is None:
-            self._tar = self._storage.open_write(self._temporary(tar_path(self._name)))
         header = tar_header(f"{key}.{extension}", len(data))
         offset = self._offset + len(header)
-        for piece in (header, data, padding(len(data))):
-            self._tar.write(piece)
-            self._hash.update(piece)
-            self._offset += len(piece)
+        fill = padding(len(data))
+        if len(data) < _JOINED_BYTES:
+            self._waiting += (header, data, fill)
+        else:
+            self._waiting.append(header)
+            self._flush()
+            self._write(data)
+            self._waiting.append(fill)
+        self._offset = offset + len(data) + len(fill)
         return Member(extension=extension, offset=offset, size=len(data), xxh3=xxhash.xxh3_64_intdigest(data))
+
+    def _flush(self) -> None:
+        """Write the small pieces that wait; together, because each write and each hash has its price."""
+        self._write(b"".join(self._waiting))
+        self._waiting.clear()
+
+    def _write(self, data: bytes) -> None:
+        if self._tar is None:
+            self._tar = self._storage.open_write(self._temporary(tar_path(self._name)))
+        self._tar.write(data)
+        self._hash.update(data)
 
     def _finish(self, raw_items: int, raw_annotations: int) -> UnitReport:
         """End the tar, write the index beside it, and say what both hold."""
         shard = xxh3 = index_xxh3 = None
-        if self._tar is not None:
+        if self._rows:
             end = TAR_END + bytes(-(self._offset + len(TAR_END)) % _TAR_RECORD)
-            self._tar.write(end)
-            self._hash.update(end)
+            self._waiting.append(end)
+            self._flush()
             self._offset += len(end)
+            assert self._tar is not None
             self._tar.close()
             self._tar = None
             index = encode_index(self._rows)
