@@ -7,10 +7,17 @@ it lies in the foreign tar. So commits, manifest and ledger are those of any dat
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
+import xxhash
+
+from shards.codec import HEADER_MEMBER
 from shards.errors import DatasetError
+from shards.index import ShardIndex
 from shards.storage import Storage, open_storage
+from shards.tar_walk import Loss, TarWalk
 
 UNCHECKED = (
     0  # in the index's place of a checksum: the member was never read (one content in 2^64 really hashes to this)
@@ -95,3 +102,45 @@ def look_at(address: str) -> Seen:
         raise DatasetError(f"{address}: its server does not say how large it is; download the tar and index the copy")
     stamp = next((info[name] for name in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(name)), "")
     return Seen(bytes=int(info["size"]), stamp=str(stamp))
+
+
+def check_foreign(tar: ForeignTar, index: ShardIndex) -> Iterator[tuple[str | None, str]]:
+    """Check a foreign tar against what was indexed; yields (key, what) per damage, the key None for the file as a whole.
+
+    Reads every byte where the tar was indexed with checksums; else its headers only.
+    """
+    try:
+        storage, name = place_of(tar.address)
+        how = tar.changed()
+        if how is not None:
+            yield (
+                None,
+                f"{tar.address} changed: {how}; bring the old file back, or run `index` again with another output",
+            )
+            return
+        with storage.open_read(name) as handle:
+            walk = TarWalk(handle, size=tar.bytes, whole=tar.xxh3 is not None)
+            broken = sum(isinstance(member, Loss) for member in walk.walk())
+            same = walk.xxh3 == tar.xxh3 and walk.layout == tar.layout
+            damaged = 0
+            for key, extension in _damaged(handle, index):
+                damaged += 1
+                yield key, f"its {extension!r} member in {tar.address} does not match its checksum"
+    except (OSError, DatasetError) as problem:
+        yield None, str(problem)
+        return
+    if not same:
+        place = "" if damaged else ", although no member that a record needs is damaged"
+        headers = f" and {broken} headers are damaged" if broken else ""
+        yield None, f"{tar.address} is not what it was when it was indexed{headers}{place}; bring the old file back"
+
+
+def _damaged(tar: BinaryIO, index: ShardIndex) -> Iterator[tuple[str, str]]:
+    """Key and extension of every media member whose bytes are not those that were indexed."""
+    for row, key in enumerate(index.keys):
+        for extension, offset, size, xxh3 in index.members(row):
+            if extension == HEADER_MEMBER or xxh3 == UNCHECKED:
+                continue
+            tar.seek(offset)
+            if xxhash.xxh3_64_intdigest(tar.read(size)) != xxh3:
+                yield key, extension

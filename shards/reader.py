@@ -14,13 +14,16 @@ from typing import Any, Literal
 import xxhash
 
 from shards.annotations import AnnotationColumn
-from shards.codec import decode_record
+from shards.codec import HEADER_MEMBER, decode_record
 from shards.config import digest
 from shards.errors import DamagedRecordError, DatasetError
+from shards.foreign import UNCHECKED, look_at, place_of
 from shards.index import ShardIndex, read_index, tar_path
 from shards.manifest import Card, ShardEntry, manifest_digest, read_card, read_manifest
 from shards.records import Record
 from shards.storage import Storage, open_storage
+
+_Member = tuple[str, int, int, int]  # extension, offset, size, xxh3
 
 _OPEN_FILES = 64
 _INDICES = 256  # about 0.1 MB each at 1,000 records
@@ -68,7 +71,8 @@ class Dataset:
     def _start_process(self) -> None:
         self._lock = threading.Lock()
         self._indices: OrderedDict[int, ShardIndex] = OrderedDict()
-        self._files: OrderedDict[int, _TarFile] = OrderedDict()
+        self._files: OrderedDict[str, _TarFile] = OrderedDict()
+        self._unchanged: set[int] = set()  # shards whose foreign tar was looked at
         self._places: dict[str, tuple[int, int]] | None = None
 
     @property
@@ -126,13 +130,12 @@ class Dataset:
         members: dict[str, bytes] = {}
         for (extension, _, size, xxh3), data in zip(wanted, self._read(shard, wanted), strict=True):
             if len(data) != size:
-                raise DamagedRecordError(
-                    f"{where}, record {key!r}: its {extension!r} member ends after {len(data)} of {size} bytes"
-                )
-            if xxhash.xxh3_64_intdigest(data) != xxh3:
-                raise DamagedRecordError(
-                    f"{where}, record {key!r}: its {extension!r} member does not match its checksum"
-                )
+                what = f"{where}, record {key!r}: its {extension!r} member ends after {len(data)} of {size} bytes"
+                raise self._blame(shard, what)
+            is_unchecked = xxh3 == UNCHECKED and self.manifest[shard].foreign is not None
+            if not is_unchecked and xxhash.xxh3_64_intdigest(data) != xxh3:
+                what = f"{where}, record {key!r}: its {extension!r} member does not match its checksum"
+                raise self._blame(shard, what)
             members[extension] = data
         try:
             record = decode_record(key, members)
@@ -164,34 +167,48 @@ class Dataset:
             }
         return self._places[key]
 
-    def _read(self, shard: int, members: list[tuple[str, int, int, int]]) -> list[bytes]:
-        if not self.storage.is_local:
-            return self._read_span(shard, members)
-        tar = self._file(shard)
+    def _read(self, shard: int, members: list[_Member]) -> list[bytes]:
+        """The bytes of some members of a record, in their order; fewer bytes where a file ends before."""
+        foreign = self.manifest[shard].foreign
+        if foreign is None:
+            return self._read_tar(shard, members, self.storage, tar_path(self.manifest[shard].name))
+        # The header lies in a shard of ours, the media in the tar that was indexed where it lay.
+        own = [member for member in members if member[0] == HEADER_MEMBER]
+        outside = [member for member in members if member[0] != HEADER_MEMBER]
+        found = self._read_tar(shard, own, self.storage, tar_path(self.manifest[shard].name))
+        if outside:
+            if shard not in self._unchanged:
+                foreign.check_unchanged()
+                self._unchanged.add(shard)
+            found += self._read_tar(shard, outside, *place_of(foreign.address))
+        by_name = dict(zip([member[0] for member in own + outside], found, strict=True))
+        return [by_name[member[0]] for member in members]
+
+    def _read_tar(self, shard: int, members: list[_Member], storage: Storage, name: str) -> list[bytes]:
+        if not storage.is_local:
+            return _read_span(storage, name, members)
+        tar = self._file(storage.path(name))
         return [os.pread(tar.descriptor, size, offset) for _, offset, size, _ in members]
 
-    def _read_span(self, shard: int, members: list[tuple[str, int, int, int]]) -> list[bytes]:
-        """One request for all members of a record: they lie side by side, and a request costs more than the gaps."""
-        start = min((offset for _, offset, _, _ in members), default=0)
-        end = max((offset + size for _, offset, size, _ in members), default=0)
-        name = tar_path(self.manifest[shard].name)
-        try:
-            span = memoryview(self.storage.read_range(name, start, end - start))
-        except FileNotFoundError as problem:
-            raise DatasetError(
-                f"{self.storage.path(name)} is missing; run the `verify` verb on the dataset"
-            ) from problem
-        return [bytes(span[offset - start : offset - start + size]) for _, offset, size, _ in members]
+    def _blame(self, shard: int, what: str) -> DatasetError:
+        """Damage to one record; or to the whole shard, where the foreign tar was written again since it was indexed."""
+        foreign = self.manifest[shard].foreign
+        if foreign is not None and look_at(foreign.address).stamp != foreign.stamp:
+            return DatasetError(
+                f"{what}: {foreign.address} was written again after it was indexed; bring the old file back, or run `index` "
+                "again with another output"
+            )
+        return DamagedRecordError(what)
 
-    def _file(self, shard: int) -> _TarFile:
+    def _file(self, path: str) -> _TarFile:
         with self._lock:
-            found = self._files.get(shard)
+            found = self._files.get(path)
             if found is None:
-                found = self._files[shard] = _TarFile(self.storage.path(tar_path(self.manifest[shard].name)))
+                found = self._files[path] = _TarFile(path)
                 while len(self._files) > _OPEN_FILES:
                     self._files.popitem(last=False)
             else:
-                self._files.move_to_end(shard)
+                self._files.move_to_end(path)
             return found
 
 
@@ -208,6 +225,17 @@ class _TarFile:
     def __del__(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
+
+
+def _read_span(storage: Storage, name: str, members: list[_Member]) -> list[bytes]:
+    """One request for all members of a record: they lie side by side, and a request costs more than the gaps."""
+    start = min((offset for _, offset, _, _ in members), default=0)
+    end = max((offset + size for _, offset, size, _ in members), default=0)
+    try:
+        span = memoryview(storage.read_range(name, start, end - start))
+    except FileNotFoundError as problem:
+        raise DatasetError(f"{storage.path(name)} is missing; run the `verify` verb on the dataset") from problem
+    return [bytes(span[offset - start : offset - start + size]) for _, offset, size, _ in members]
 
 
 def open_dataset(path: str | Path, *, annotations: str | None = None) -> Dataset:
