@@ -11,9 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipelines.transform import Survey, Transform, transformed
 from shards.config import canonical_json
 from shards.errors import ConfigError, DatasetError
@@ -63,6 +60,8 @@ def survey_records(storage: Storage, unit: str, chain: Chain, records: Iterator[
     Returns:
         How many records reached the survey.
     """
+    import pyarrow as pa
+
     assert chain.survey is not None
     rows = [
         {"key": result.key, **chain.survey.look(result)}
@@ -113,6 +112,9 @@ def verdicts_on(storage: Storage, unit: str) -> Mapping[str, str]:
 
 
 def _looks(storage: Storage, units: Sequence[str], members: list[list[str]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     for unit in units:
         path = f"{FOLDER}/{unit}.parquet"
         try:

@@ -15,7 +15,7 @@ from shards.config import Config
 from shards.errors import DamagedRecordError
 from shards.records import Media, Record
 from trainers.decode import DecodeError, decode_image
-from trainers.rand_augment import RandAugmentConfig, augment, draw_operations
+from trainers.rand_augment import Operation, RandAugmentConfig, augment, draw_operations
 
 Interpolation = Literal["bicubic", "bilinear"]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -53,6 +53,15 @@ class Crop:
     width: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Everything that is drawn about how one picture is shown in training."""
+
+    crop: Crop
+    flipped: bool
+    operations: tuple[Operation, ...] = ()  # of RandAugment, after crop and flip
+
+
 class TrainView:
     """A random crop, resized to the family's size, mirrored by chance, then RandAugment where asked for.
 
@@ -70,19 +79,28 @@ class TrainView:
         """
         media = picture_of(record, position)
         # The size stands in the header where we wrote the shard: the crop is known before a pixel is decoded.
-        drawn = None if media.width is None or media.height is None else self._draw(media.height, media.width, rng)
+        look = None if media.width is None or media.height is None else self.draw(media.height, media.width, rng)
         picture = decoded(record, media)
-        crop = drawn or self._draw(picture.shape[1], picture.shape[2], rng)
+        return self.show(picture, look or self.draw(picture.shape[1], picture.shape[2], rng))
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Look:
+        """Draw how a picture of this size is shown; nothing else is drawn for it."""
+        config = self.config
+        return Look(
+            crop=draw_crop(height, width, rng, scale=config.scale, ratio=config.ratio),
+            flipped=bool(rng.random() < config.flip),
+            operations=() if config.randaugment is None else draw_operations(config.randaugment, rng),
+        )
+
+    def show(self, picture: Tensor, look: Look) -> Tensor:
+        """Show a decoded picture, (3, H, W) uint8, as drawn: (3, R, R) uint8."""
+        crop = look.crop
         cut = picture[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
         shown = resize(cut, self.size, self.config.interpolation)
-        shown = shown.flip(2) if rng.random() < self.config.flip else shown
-        rand = self.config.randaugment
-        if rand is None:
+        shown = shown.flip(2) if look.flipped else shown
+        if not look.operations or self.config.randaugment is None:
             return shown
-        return augment(shown[None], [draw_operations(rand, rng)], faithful=rand.faithful)[0]
-
-    def _draw(self, height: int, width: int, rng: np.random.Generator) -> Crop:
-        return draw_crop(height, width, rng, scale=self.config.scale, ratio=self.config.ratio)
+        return augment(shown[None], [look.operations], faithful=self.config.randaugment.faithful)[0]
 
 
 class EvalView:

@@ -91,7 +91,7 @@ def train(config: TrainConfig, *, on_step: OnStep | None = None, lines: bool = T
 def plan(config: TrainConfig) -> str:
     """Say in one line what a run would do; opens the datasets, builds no model, writes nothing."""
     streams = open_streams(config)
-    order = _order(config, streams, load_task(config.task))
+    order = lay_order(config, streams, load_task(config.task))
     steps = _steps(config, order)
     checkpoint = CheckpointFolder(Path(config.output) / "checkpoints", keep=config.keep).latest()
     stands = f"goes on after step {checkpoint.step:,}" if checkpoint else "starts afresh"
@@ -127,7 +127,7 @@ def _prepare(config: TrainConfig, group: Group) -> _Run:
     path = Path(config.output)
     streams = open_streams(config)
     task = load_task(config.task)
-    order = _order(config, streams, task)
+    order = lay_order(config, streams, task)
     folder = CheckpointFolder(path / "checkpoints", keep=config.keep)
     checkpoint = folder.latest()
     group.agree(
@@ -222,7 +222,7 @@ def _train(
     )
 
 
-def _order(config: TrainConfig, streams: OpenStreams, task: Task) -> Stream:
+def lay_order(config: TrainConfig, streams: OpenStreams, task: Task) -> Stream:
     """Lay the order of the whole run: pure numbers, nothing is read."""
     sources = {
         name: source_of(dataset, task.count, weight=config.streams[name].weight)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
 from pydantic import Field
 
 from jobs.executors import ExecutorConfig, cluster_for, executor_for
@@ -79,6 +78,8 @@ def _of_shard(dataset: Dataset, by: By, shard: int) -> tuple[list[str], list[Fin
 
 
 def _write(path: Path, pairs: list[tuple[str, str]]) -> None:
+    import pyarrow as pa
+
     columns = {"key": [key for key, _ in pairs], "against": [other for _, other in pairs]}
     schema = pa.schema([pa.field("key", pa.string()), pa.field("against", pa.string())])
     try:

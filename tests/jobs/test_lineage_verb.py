@@ -1,0 +1,106 @@
+"""Lineage says what training logged, before and after it happened, and where a damaged record's slot went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.cli import main
+from shards.errors import ConfigError, InputError
+from shards.reader import open_dataset
+from tests.worlds import tiny_training, world
+from trainers.augment import TrainView
+from trainers.lineage import lineage
+from trainers.meter import order_digest
+
+__all__ = ["tiny_training", "world"]
+
+
+def train(values: dict[str, Any], folder: Path) -> Path:
+    preset = folder / "tiny.yaml"
+    preset.write_text(json.dumps(values))
+    assert main(["train", str(preset)]) == 0
+    return Path(values["output"])
+
+
+def test_every_step_of_a_run_is_named_as_it_was_trained(
+    tmp_path: Path, tiny_training: Callable[..., dict[str, Any]]
+) -> None:
+    run = train(tiny_training(), tmp_path)
+    logged = {row["step"]: row["digest"] for row in map(json.loads, (run / "order.jsonl").read_text().splitlines())}
+    assert len(logged) > 1
+    for step, digest in logged.items():
+        lines = lineage(run, step)
+        assert f"{order_digest([line.name for line in lines], 0):016x}" == digest
+        assert [line.slot for line in lines] == list(range(len(lines)))
+        assert all(len(line.looks) == 1 and not line.reserve for line in lines)
+
+
+def test_the_crops_are_those_that_training_draws(
+    tmp_path: Path, tiny_training: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    original = TrainView.draw
+
+    def noted(self: TrainView, *words: Any) -> Any:
+        look = original(self, *words)
+        drawn.append(look)
+        return look
+
+    monkeypatch.setattr(TrainView, "draw", noted)
+    values = tiny_training(loader_workers=0)
+    run = train(values, tmp_path)
+    trained = drawn.copy()
+    size = values["batch_size"]
+    for step in range(1, len(trained) // size + 1):
+        told = [line.looks[0] for line in lineage(run, step, decode=step % 2 == 0)]
+        assert told == trained[(step - 1) * size : step * size]
+
+
+def test_the_verb_prints_a_line_or_an_object_per_slot(
+    tmp_path: Path, tiny_training: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = tiny_training()
+    run = train(values, tmp_path)
+    capsys.readouterr()
+    assert main(["lineage", f"run={run}", "step=2"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert main(["lineage", f"run={run}", "step=2", "form=jsonl"]) == 0
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(table) == len(objects) == values["batch_size"]
+    for line, fields in zip(table, objects, strict=True):
+        crop = fields["looks"][0]["crop"]
+        assert fields["name"] in line
+        assert f"crop {crop['width']}x{crop['height']}+{crop['left']}+{crop['top']}" in line
+
+
+def test_a_damaged_picture_names_its_reserve(tmp_path: Path, tiny_training: Callable[..., dict[str, Any]]) -> None:
+    values = tiny_training()
+    run = train(values, tmp_path)
+    stream = next(iter(values["streams"].values()))
+    (victim, *_) = (line for line in lineage(run, 1) if not line.reserve)
+    dataset = open_dataset(stream["dataset"])
+    shard, row = dataset.locate(victim.key)
+    tar = Path(stream["dataset"], "shards", f"{dataset.manifest[shard].name}.tar")
+    extension, offset, size, _ = next(member for member in dataset.index(shard).members(row) if member[0] != "json")
+    data = bytearray(tar.read_bytes())
+    data[offset + size // 2] ^= 0xFF
+    tar.write_bytes(data)
+    changed = lineage(run, 1, decode=True)
+    assert extension
+    assert changed[victim.slot].reserve
+    assert changed[victim.slot].key != victim.key
+
+
+def test_a_step_before_the_first_and_a_folder_that_is_no_run_are_refused(
+    tmp_path: Path, tiny_training: Callable[..., dict[str, Any]]
+) -> None:
+    run = train(tiny_training(), tmp_path)
+    with pytest.raises(ConfigError, match="counted from 1"):
+        lineage(run, 0)
+    with pytest.raises(InputError, match="is not there"):
+        lineage(tmp_path / "nothing", 1)

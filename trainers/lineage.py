@@ -1,0 +1,127 @@
+"""What a step of a run is made of, computed from the order and never logged: each slot's record, crop and sidecar rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from shards.address import example_rng
+from shards.config import validate
+from shards.errors import ConfigError, InputError
+from shards.records import Record
+from shards.stream import Item, RecordStream
+from trainers.assembly import open_streams
+from trainers.augment import AugmentConfig, Look, TrainView, decoded, picture_of
+from trainers.checkpoint import find_checkpoint
+from trainers.config import TrainConfig
+from trainers.tasks import load_task
+from trainers.trainer import CONFIG, lay_order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One slot of a step."""
+
+    slot: int  # within the global batch
+    epoch: int  # of its source
+    stream: str
+    shard: str
+    key: str
+    annotation: int | None
+    name: str  # what the digests in order.jsonl are made of
+    looks: tuple[Look, ...]  # one per picture that the task shows
+    reserve: bool  # the slot's own record is damaged, and this is its stand-in
+    sidecars: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def lineage(run: str | Path, step: int, *, decode: bool = False) -> tuple[Line, ...]:
+    """Name every record of a training step.
+
+    Args:
+        run: the run folder, or one of its checkpoints.
+        step: counted from 1, as the log counts.
+        decode: also read and decode the pictures, so that a slot whose picture is damaged names its reserve. Without it only
+            headers are read.
+
+    Raises:
+        InputError: the folder is no run.
+        ConfigError: there is no such step.
+        DatasetError: a dataset of the run is gone, or is not the one that it was trained on.
+    """
+    config, digests = _run_config(Path(run))
+    streams = open_streams(config)
+    task = load_task(config.task)
+    order = lay_order(config, streams, task)
+    for name, digest in digests.items():
+        if streams.datasets[name].digest != digest:
+            raise InputError(
+                f"{config.streams[name].dataset} is not the dataset that {run} was trained on as streams.{name}; "
+                "put the former one back"
+            )
+    if step < 1:
+        raise ConfigError(f"step={step}: steps are counted from 1, as in the log")
+    records = RecordStream(order, streams.datasets, count=task.count, sidecars=streams.sidecars, payload=decode)
+    lines = []
+    for slot, address in enumerate(order.slots(step - 1, 0, 1)):
+        view = _Watching(config.augment, decode=decode)
+
+        def watch(item: Item, view: _Watching = view) -> Item:
+            view.looks.clear()
+            task.example(item, view, example_rng(config.seed, item.address.epoch, item.name))
+            return item
+
+        item = records.make(address, watch)
+        lines.append(
+            Line(
+                slot=slot,
+                epoch=item.address.epoch,
+                stream=item.address.source,
+                shard=streams.datasets[item.address.source].manifest[item.address.shard].name,
+                key=item.record.key,
+                annotation=item.annotation,
+                name=item.name,
+                looks=tuple(view.looks),
+                reserve=item.address != address,
+                sidecars=item.sidecars,
+            )
+        )
+    return tuple(lines)
+
+
+class _Watching(TrainView):
+    """Draws what training draws and writes it down; shows a task nothing but one grey pixel."""
+
+    def __init__(self, config: AugmentConfig, *, decode: bool) -> None:
+        super().__init__(1, config)
+        self._decode = decode
+        self.looks: list[Look] = []
+
+    def __call__(self, record: Record, rng: np.random.Generator, *, position: int = 0) -> Tensor:
+        media = picture_of(record, position)
+        width, height = media.width, media.height
+        if self._decode:
+            height, width = decoded(record, media).shape[1:]
+        if width is None or height is None:
+            raise ConfigError(
+                f"record {record.key!r}: its size is not known without decoding, so its crop cannot be told; say decode=true"
+            )
+        self.looks.append(self.draw(height, width, rng))
+        return torch.full((3, 1, 1), 128, dtype=torch.uint8)
+
+
+def _run_config(run: Path) -> tuple[TrainConfig, Mapping[str, str]]:
+    """The config of a run and the digests of its datasets, where a checkpoint holds them."""
+    stored = run / CONFIG
+    if stored.is_file() and not (run / "checkpoints").is_dir():
+        return validate(TrainConfig, yaml.safe_load(stored.read_text(encoding="utf-8")), where=str(stored)), {}
+    if not run.exists():
+        raise InputError(f"{run} is not there; give the `output` of a training")
+    state = find_checkpoint(run).state
+    return validate(TrainConfig, state.config, where=str(run)), dict(state.order["digests"])
