@@ -27,6 +27,7 @@ from shards.writer import CARD_PATH, UnitReport, commit_path, committed_units, s
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
+_LONGEST_ATTEMPT_S = 24 * 3600.0  # an upload begun before that has no live writer any more
 MANIFEST_PATH = "manifest.parquet"
 FINAL_REASONS: frozenset[RejectReason] = frozenset({"filtered", "duplicate", "duplicate_id"})
 """Items rejected for these are meant to be rejected, so `retry=rejects` leaves them alone."""
@@ -174,6 +175,7 @@ def sweep(storage: Storage, committed_shards: Iterable[str]) -> list[str]:
     gone += [name for folder in ("shards", "index") for name in storage.list(folder) if name not in kept]
     for name in gone:
         storage.remove(name)
+    storage.abandon_uploads(older_than_s=_LONGEST_ATTEMPT_S)
     if gone:
         logger.info("%s: removed %d leftovers of attempts that did not finish", storage.url, len(gone))
     return gone

@@ -11,6 +11,7 @@ import os
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -19,6 +20,8 @@ import xxhash
 from shards.errors import DatasetError, MissingLibraryError
 
 COPY_BYTES = 1 << 22
+_PART_BYTES = 1 << 24  # of a multipart upload: what a writer holds in memory; 10,000 parts are 156 GiB
+_FLAT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"})  # protocols of object stores
 
 
 class Storage(ABC):
@@ -91,6 +94,17 @@ class Storage(ABC):
     @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file if it is there."""
+
+    def abandon_uploads(self, *, older_than_s: float) -> int:
+        """End the uploads that killed attempts have begun: they show no file, but object stores keep them, at a price.
+
+        Args:
+            older_than_s: leave younger ones alone, which a live attempt may be making.
+
+        Returns:
+            How many were ended.
+        """
+        return 0
 
     def read(self, name: str) -> bytes:
         """Read a whole file. Raises `FileNotFoundError`."""
@@ -291,6 +305,12 @@ class RemoteStorage(Storage):
         # fsspec keeps one instance per address and process, so asking again is cheap and survives a fork.
         return fsspec.core.url_to_fs(self.url)[0]
 
+    @property
+    def _fresh_system(self) -> Any:
+        system = self._system
+        system.invalidate_cache()  # other workers write here too, so no listing may be remembered
+        return system
+
     def path(self, name: str) -> str:
         return f"{self.url}/{name}" if name else self.url
 
@@ -301,20 +321,22 @@ class RemoteStorage(Storage):
         return bytes(self._system.cat_file(self.path(name), start=offset, end=offset + size))
 
     def exists(self, name: str) -> bool:
-        return bool(self._system.isfile(self.path(name)))
+        return bool(self._fresh_system.isfile(self.path(name)))
 
     def size(self, name: str) -> int:
-        return int(self._system.size(self.path(name)))
+        return int(self._fresh_system.size(self.path(name)))
 
     def _entries(self, folder: str) -> tuple[list[str], list[str]]:
-        self._system.invalidate_cache()  # other workers write here too
         try:
-            entries = self._system.ls(self.path(folder), detail=True)
+            entries = self._fresh_system.ls(self.path(folder), detail=True)
         except FileNotFoundError:
             return [], []
         files: list[str] = []
         folders: list[str] = []
+        place = self._system._strip_protocol(self.path(folder)).rstrip("/")
         for entry in entries:
+            if entry["name"].rstrip("/") == place:
+                continue  # some stores list an object that stands for the folder itself
             base = entry["name"].rstrip("/").rpartition("/")[2]
             (folders if entry["type"] == "directory" else files).append(base)
         return files, folders
@@ -323,14 +345,16 @@ class RemoteStorage(Storage):
         self._make_folder(name)
         try:
             self._system.pipe_file(self.path(name), data, mode="create")
+            return True
         except FileExistsError:
             return False
-        except (NotImplementedError, TypeError, ValueError):
-            # This file system has no conditional write; see `LocalStorage.publish` on why looking first is enough.
+        except (NotImplementedError, TypeError, ValueError, OSError):
+            # No conditional write here, or two of them met and the store wants both to come again (S3 answers 409). Looking
+            # first is enough, see `LocalStorage.publish`; a store that takes nothing at all fails again below, and says why.
             if self.exists(name):
                 return False
             self._system.pipe_file(self.path(name), data)
-        return True
+            return True
 
     def replace(self, name: str, data: bytes) -> None:
         self._make_folder(name)
@@ -338,7 +362,8 @@ class RemoteStorage(Storage):
 
     def open_write(self, temporary: str) -> BinaryIO:
         self._make_folder(temporary)
-        return cast(BinaryIO, io.BufferedWriter(self._system.open(self.path(temporary), "wb"), COPY_BYTES))
+        upload = self._system.open(self.path(temporary), "wb", block_size=_PART_BYTES)
+        return cast(BinaryIO, io.BufferedWriter(upload, COPY_BYTES))
 
     def publish(self, temporary: str, name: str, *, existing: Literal["keep", "replace"] = "keep") -> bool:
         if not self.exists(temporary):
@@ -354,8 +379,25 @@ class RemoteStorage(Storage):
         except FileNotFoundError:
             return
 
+    def abandon_uploads(self, *, older_than_s: float) -> int:
+        system = self._system
+        if not hasattr(system, "list_multipart_uploads"):
+            return 0
+        bucket, _, prefix = str(system._strip_protocol(self.url)).partition("/")
+        begun_before = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        own = [
+            upload
+            for upload in system.list_multipart_uploads(bucket)
+            if upload["Key"].startswith(f"{prefix}/") and upload["Initiated"] < begun_before
+        ]
+        for upload in own:
+            system.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        return len(own)
+
     def _make_folder(self, name: str) -> None:
-        # Nothing happens on object stores, which have no folders; sftp or hdfs need them.
+        # Object stores have no folders, and asking them for one may create a bucket; sftp or hdfs need them.
+        if self.url.partition("://")[0] in _FLAT:
+            return
         self._system.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)
 
 
