@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -41,7 +42,10 @@ class MediaFolder:
         """Read one file. Raises `MediaProblem` when it is not there, cannot be read or lies outside."""
         try:
             if self.is_local:
-                return Path(self._inside(file)).read_bytes()
+                path = self._inside(file)
+                if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
+                    raise MediaProblem("not_media", f"{file} is a folder, a pipe or a device, and no file")
+                return Path(path).read_bytes()
             if ".." in PurePosixPath(file).parts or file.startswith("/") or "://" in file:
                 raise MediaProblem("outside_media", f"{file} leads out of {self.root}")
             return open_storage(self.root).read(file)

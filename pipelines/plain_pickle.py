@@ -9,6 +9,7 @@ calls anything else.
 from __future__ import annotations
 
 import ast
+import re
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from shards.errors import InputError
 _DEPTH = 32  # of containers inside one another; REFER's have four
 _MAX_EXPANSION = 200  # how many times larger than the file its content may be once every reference is spelt out
 _INT_BYTES = 8  # longer integers are nobody's id, and printing them takes for ever
+_QUOTED = re.compile(rb"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _MARK: Final = object()
 _CONSTANTS: Mapping[int, Any] = {ord("N"): None, 0x88: True, 0x89: False}
 _NUMBERS: Mapping[int, str] = {ord("K"): "<B", ord("M"): "<H", ord("J"): "<i", ord("G"): ">d"}
@@ -212,11 +214,13 @@ def _text(raw: bytes) -> str:
 
 def _quoted(line: bytes) -> str:
     """A Python 2 str as protocol 0 writes it: with quotes and escapes."""
-    if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:
-        raise ValueError("a text without its quotes")
-    value = line[1:-1] if b"\\" not in line else ast.literal_eval("b" + line.decode("ascii"))
-    if not isinstance(value, bytes):
-        raise ValueError("a text with more than its quotes")
+    if not _QUOTED.fullmatch(line):
+        raise ValueError(f"a text without its quotes, {line[:40]!r}")
+    if b"\\" not in line:
+        return _text(line[1:-1])
+    value: bytes = ast.literal_eval(
+        "b" + line.decode("ascii")
+    )  # the pattern leaves it nothing else to be than one literal
     return _text(value)
 
 
