@@ -39,14 +39,17 @@ class AnnotateConfig(Config):
     dataset: str = Field(description="folder or URL of the dataset that holds the pictures")
     source: dict[str, Any] = Field(description="kind and keys of the raw annotations; `source.media` is not needed")
     match: Match = Field(
-        "auto", description="by `file` (path, base name, COCO number), by `id`, or by file where items name one (auto)"
+        default="auto",
+        description="by `file` (path, base name, COCO number), by `id`, or by file where items name one (auto)",
     )
     column: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_]+$", description="name of the column; default: the source's kind"
+        default=None, pattern=r"^[A-Za-z0-9_]+$", description="name of the column; default: the source's kind"
     )
-    reject_share: float = Field(0.01, ge=0, le=1, description="stop when more than this share of the items is unusable")
+    reject_share: float = Field(
+        default=0.01, ge=0, le=1, description="stop when more than this share of the items is unusable"
+    )
     reject_count: int = Field(
-        100, ge=0, description="and more than this many items are; pictures not here do not count"
+        default=100, ge=0, description="and more than this many items are; pictures not here do not count"
     )
 
     def absolute(self) -> AnnotateConfig:

@@ -117,13 +117,13 @@ class SampleReader:
     def read(self, sample: Sample) -> Iterator[Placed | Reject]:
         """Exactly one record or one item-level reject, and a reject of every single annotation that is unusable."""
         id = self.raw_id(sample.stem)
+        refusal = self._refusal(sample)
+        if refusal is not None:
+            lost = annotation_count(sample, self._columns)
+            yield Reject(id=id, reason=refusal.reason, detail=refusal.detail, annotations=lost)
+            return
         kept: list[Annotation] = []
         try:
-            if sample.stem in self._taken:
-                raise MediaProblem("duplicate_id", f"a second sample {printable(sample.stem)} in the same tar")
-            self._taken.add(sample.stem)
-            if sample.problem is not None:
-                raise sample.problem
             for number, take in enumerate(_annotations(sample, self._columns)):
                 try:
                     kept.append(take())
@@ -136,6 +136,12 @@ class SampleReader:
             yield self._placed(sample, id, tuple(kept))
         except MediaProblem as problem:
             yield Reject(id=id, reason=problem.reason, detail=problem.detail, annotations=len(kept))
+
+    def _refusal(self, sample: Sample) -> MediaProblem | None:
+        if sample.stem in self._taken:
+            return MediaProblem("duplicate_id", f"a second sample {printable(sample.stem)} in the same tar")
+        self._taken.add(sample.stem)
+        return sample.problem
 
     def _placed(self, sample: Sample, id: str, annotations: tuple[Annotation, ...]) -> Placed:
         note = _json(sample) if "json" in sample.texts else {}
@@ -167,8 +173,6 @@ class SampleReader:
 
 def annotation_count(sample: Sample, columns: ForeignColumns) -> int:
     """How many raw annotations a sample holds: the annotation side of the ledger."""
-    if sample.problem is not None:
-        return 0
     try:
         return len(_annotations(sample, columns))
     except MediaProblem:

@@ -33,24 +33,27 @@ class IndexConfig(Config):
 
     shards: tuple[str, ...] = Field(description="tars: paths or URLs, with {00000..00331}, {a,b} and * ; or a list")
     output: str = Field(description="the folder or URL of the dataset")
-    name: str = Field("indexed", pattern=r"^[A-Za-z0-9_]+$", description="the dataset's name, which starts every key")
-    split: str = Field("train", pattern=r"^[A-Za-z0-9_]+$")
+    name: str = Field(
+        default="indexed", pattern=r"^[A-Za-z0-9_]+$", description="the dataset's name, which starts every key"
+    )
+    split: str = Field(default="train", pattern=r"^[A-Za-z0-9_]+$")
     checksums: bool = Field(
-        True,
+        default=True,
         description="read every byte: media are looked into and carry checksums; false: tar headers and texts only",
     )
     cut: Literal["refuse", "keep"] = Field(
-        "refuse", description="a tar that is cut off or damaged: stop, or keep its sound part and name the loss"
+        default="refuse", description="a tar that is cut off or damaged: stop, or keep its sound part and name the loss"
     )
     keys: Literal["shard", "stem"] = Field(
-        "shard", description="keys name their tar, as names are unique in one tar only; `stem` where they are in all"
+        default="shard",
+        description="keys name their tar, as names are unique in one tar only; `stem` where they are in all",
     )
     columns: ForeignColumns = ForeignColumns()
-    max_pixels: PositiveInt = Field(178_956_970, description="larger pictures are decompression bombs")
+    max_pixels: PositiveInt = Field(default=178_956_970, description="larger pictures are decompression bombs")
     reject_share: float = Field(
-        0.01, ge=0, le=1, description="stop when more than this share of the samples is rejected"
+        default=0.01, ge=0, le=1, description="stop when more than this share of the samples is rejected"
     )
-    reject_count: int = Field(100, ge=0, description="and more than this many samples are")
+    reject_count: int = Field(default=100, ge=0, description="and more than this many samples are")
 
     @field_validator("shards", mode="before")
     @classmethod

@@ -5,6 +5,7 @@ Commit records are the truth here: the rest of a dataset can be made again from 
 
 from __future__ import annotations
 
+import json
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from typing import BinaryIO
 
 import xxhash
 
-from shards.codec import decode_record
+from shards.annotations import KIND, check_column
+from shards.codec import HEADER_MEMBER, decode_record
+from shards.columns import COLUMN_CARD
 from shards.errors import DamagedRecordError, DatasetError
+from shards.foreign import check_foreign
 from shards.index import ShardIndex, read_index, tar_path
 from shards.manifest import (
     MANIFEST_PATH,
@@ -67,6 +71,7 @@ def verify(path: str | Path, *, on_shard: Callable[[ShardEntry], None] | None = 
         damages += check_shard(storage, entry)
         if on_shard is not None:
             on_shard(entry)
+    damages += _check_annotation_columns(storage, entries_of(commits))
     return damages
 
 
@@ -122,7 +127,31 @@ def check_shard(storage: Storage, entry: ShardEntry) -> list[Damage]:
                 damages += _check_layout(tar, entry, index)
     except FileNotFoundError:
         damages.append(Damage(shard=entry.name, what=f"{tar_path(entry.name)} is missing; {remedy}"))
+    if entry.foreign is not None and index is not None:
+        damages += [Damage(shard=entry.name, key=key, what=what) for key, what in check_foreign(entry.foreign, index)]
     return damages
+
+
+def _own_members(entry: ShardEntry, index: ShardIndex, row: int) -> list[tuple[str, int, int, int]]:
+    """The members that lie in the shard itself; of a dataset indexed in place these are the headers."""
+    members = index.members(row)
+    return members if entry.foreign is None else [member for member in members if member[0] == HEADER_MEMBER]
+
+
+def _check_annotation_columns(storage: Storage, entries: tuple[ShardEntry, ...]) -> Iterator[Damage]:
+    """Check the columns that another dataset's annotations were attached as."""
+    shards = {entry.name: entry.index_xxh3 for entry in entries}
+    for folder in storage.folders("sidecars"):
+        try:
+            card = json.loads(storage.read(f"{folder}/{COLUMN_CARD}"))
+        except (FileNotFoundError, ValueError) as problem:
+            yield Damage(
+                shard=f"{folder}/{COLUMN_CARD}", what=f"it is missing or damaged ({problem}); make the column again"
+            )
+            continue
+        if isinstance(card, dict) and card.get("kind") == KIND:
+            found = check_column(storage, folder, shards=shards, manifest_digest=manifest_digest(entries))
+            yield from (Damage(shard=file, key=key, what=what) for file, key, what in found)
 
 
 def _check_members(tar: BinaryIO, entry: ShardEntry, index: ShardIndex) -> Iterator[Damage]:
@@ -130,7 +159,7 @@ def _check_members(tar: BinaryIO, entry: ShardEntry, index: ShardIndex) -> Itera
         yield Damage(shard=entry.name, what=f"its index has {len(index)} rows, its commit record {entry.records}")
     for row, key in enumerate(index.keys):
         members: dict[str, bytes] = {}
-        for extension, offset, size, xxh3 in index.members(row):
+        for extension, offset, size, xxh3 in _own_members(entry, index, row):
             tar.seek(offset)
             data = tar.read(size)
             if xxhash.xxh3_64_intdigest(data) != xxh3:
@@ -165,7 +194,7 @@ def _check_layout(tar: BinaryIO, entry: ShardEntry, index: ShardIndex) -> Iterat
         yield Damage(shard=entry.name, what=f"{tar_path(entry.name)} is no tar ({problem})")
         return
     for row, key in enumerate(index.keys):
-        for extension, offset, size, _ in index.members(row):
+        for extension, offset, size, _ in _own_members(entry, index, row):
             place = (f"{key}.{extension}", offset, size)
             if place not in walked:
                 yield Damage(
