@@ -16,6 +16,7 @@ from shards.errors import DamagedRecordError
 from shards.records import Media, Record
 from trainers.decode import DecodeError, decode_image
 from trainers.rand_augment import Operation, RandAugmentConfig, augment, draw_operations
+from trainers.stopwatch import Stopwatch
 
 Interpolation = Literal["bicubic", "bilinear"]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -70,6 +71,7 @@ class TrainView:
 
     def __init__(self, size: int, config: AugmentConfig) -> None:
         self.size, self.config = size, config
+        self.stopwatch = Stopwatch()
 
     def __call__(self, record: Record, rng: np.random.Generator, *, position: int = 0) -> Tensor:
         """Show picture number `position`: (3, R, R) uint8.
@@ -80,8 +82,12 @@ class TrainView:
         media = picture_of(record, position)
         # The size stands in the header where we wrote the shard: the crop is known before a pixel is decoded.
         look = None if media.width is None or media.height is None else self.draw(media.height, media.width, rng)
+        began = self.stopwatch.now()
         picture = decoded(record, media)
-        return self.show(picture, look or self.draw(picture.shape[1], picture.shape[2], rng))
+        began = self.stopwatch.add("decode", began)
+        shown = self.show(picture, look or self.draw(picture.shape[1], picture.shape[2], rng))
+        self.stopwatch.add("augment", began)
+        return shown
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Look:
         """Draw how a picture of this size is shown; nothing else is drawn for it."""
@@ -108,10 +114,16 @@ class EvalView:
 
     def __init__(self, size: int, interpolation: Interpolation = "bicubic") -> None:
         self.size, self.interpolation = size, interpolation
+        self.stopwatch = Stopwatch()
 
     def __call__(self, record: Record, rng: np.random.Generator, *, position: int = 0) -> Tensor:
         """Show picture number `position`: (3, R, R) uint8. Nothing is drawn from `rng`."""
-        return resize(decoded(record, picture_of(record, position)), self.size, self.interpolation)
+        began = self.stopwatch.now()
+        picture = decoded(record, picture_of(record, position))
+        began = self.stopwatch.add("decode", began)
+        shown = resize(picture, self.size, self.interpolation)
+        self.stopwatch.add("augment", began)
+        return shown
 
 
 def draw_crop(

@@ -7,9 +7,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from model.family import Batch, Processor
 from shards.address import example_rng, keyed_bits
 from shards.errors import ConfigError, OstrakaError
 from shards.stream import Damage, Item, RecordStream, check_damage
+from trainers.stopwatch import Stage, Stopwatch
 from trainers.task import ImageView, Task
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class LoadedStep:
     first_slot: int  # number of the rank's first slot in the global batch
     damaged: tuple[Damage, ...] = ()  # met for the first time by the process that made this step
     waited_s: float = 0.0  # how long the caller waited; with no workers, how long the step took to make
+    spent_s: Mapping[Stage, float] = field(default_factory=dict)  # by stage, in the process that made the step
 
 
 class Loader:
@@ -192,6 +194,7 @@ class _StepMaker(Dataset[Any]):
     parts: int
     train: bool
     reported: int = 0  # how many damages this process has told of
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def __getitem__(self, step: int) -> LoadedStep | OstrakaError:
         # An error that is meant for a person travels as a value: raised here, it would arrive wrapped in a traceback.
@@ -202,18 +205,29 @@ class _StepMaker(Dataset[Any]):
 
     def make(self, step: int) -> LoadedStep:
         stream = self.records.stream
+        began = self.stopwatch.now()
         made = [self.records.make(address, self._example) for address in stream.slots(step, self.rank, self.world)]
+        spent = self.view.stopwatch.take()
+        # Making an example is all decoding and augmenting; what the tasks do beside it is too little to count.
+        self.stopwatch.add("read", began)
+        self.stopwatch.credit("read", -sum(spent.values()))
+        for stage, seconds in spent.items():
+            self.stopwatch.credit(stage, seconds)
         damages = self.records.damages
         new, self.reported = damages[self.reported :], len(damages)
         # Only the last batch of an evaluation is short, and then parts, too, may be short or missing.
         own = stream.own_slots(self.rank, self.world)
         size = len(own) // self.parts
+        began = self.stopwatch.now()
+        micro_batches = tuple(self._batch(made[place : place + size]) for place in range(0, len(made), size))
+        self.stopwatch.add("collate", began)
         return LoadedStep(
             step=step,
-            micro_batches=tuple(self._batch(made[place : place + size]) for place in range(0, len(made), size)),
+            micro_batches=micro_batches,
             names=tuple(each.name for each in made),
             first_slot=own.start,
             damaged=new,
+            spent_s=self.stopwatch.take(),
         )
 
     def _example(self, item: Item) -> _Made:

@@ -30,6 +30,9 @@ class Interval:
     images_per_s: float
     wait_share: float  # of the wall time, spent waiting for data
     eta_s: float
+    seconds: Mapping[
+        str, float
+    ]  # per step: `step`, of it `wait` and `copy`; and by stage what loader processes spent on it
 
     def values(self) -> dict[str, float]:
         """Name every number as metrics.jsonl does."""
@@ -39,6 +42,7 @@ class Interval:
             "lr": self.lr,
             "images_per_s": self.images_per_s,
             "wait_share": self.wait_share,
+            **{f"seconds/{name}": value for name, value in self.seconds.items()},
         }
 
 

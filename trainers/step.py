@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +26,7 @@ class StepLosses:
     losses: Mapping[str, Tensor]  # "loss" and "loss/<term>", means over micro-batches of this rank
     logged: Mapping[str, Tensor]
     lr: float
+    copied_s: float  # of this process, to hand the batches to the device
 
 
 class TrainStep:
@@ -66,15 +68,20 @@ class TrainStep:
         lr = learning_rate(self.schedule, step, self.horizon)
         set_learning_rate(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
-        parts = [
-            self._backward(batch.to(self.group.device, non_blocking=True), progress, share=1 / len(batches), last=last)
-            for batch, last in _with_last(batches)
-        ]
+        copied_s = 0.0
+        parts = []
+        for batch, last in _with_last(batches):
+            began = time.perf_counter()
+            there = batch.to(self.group.device, non_blocking=True)
+            copied_s += time.perf_counter() - began
+            parts.append(self._backward(there, progress, share=1 / len(batches), last=last))
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.family.parameters(), self.clip_norm)
         self.optimizer.step()
         totals = [{"loss": losses.total.detach()} | _prefixed(losses.terms) for losses in parts]
-        return StepLosses(losses=_mean(totals), logged=_mean([dict(losses.logged) for losses in parts]), lr=lr)
+        return StepLosses(
+            losses=_mean(totals), logged=_mean([dict(losses.logged) for losses in parts]), lr=lr, copied_s=copied_s
+        )
 
     def _backward(self, batch: Batch, progress: Progress, *, share: float, last: bool) -> Losses:
         with self._exchange(last):

@@ -10,10 +10,16 @@ from torch import Tensor
 from model.examples import Example
 from shards.records import Record
 from shards.stream import Count, Item
+from trainers.stopwatch import Stopwatch
 
 
 class ImageView(Protocol):
     """How a picture is shown: decoded, cropped and resized to what the family wants to see."""
+
+    @property
+    def stopwatch(self) -> Stopwatch:
+        """Counts the seconds of decoding and augmenting."""
+        ...
 
     def __call__(self, record: Record, rng: np.random.Generator, *, position: int = 0) -> Tensor:
         """Show the record's picture number `position`: (3, R, R) uint8.

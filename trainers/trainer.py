@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -28,12 +29,12 @@ from trainers.augment import TrainView
 from trainers.checkpoint import Checkpoint, CheckpointFolder, RunState
 from trainers.config import MAY_CHANGE, TrainConfig, changed_keys
 from trainers.distributed import Group, joined_group
-from trainers.loader import Loader
+from trainers.loader import LoadedStep, Loader
 from trainers.meter import Meter
 from trainers.observe import ORDER, Interval, JsonLines, MetricsFile, Observer, SteadyLine, TensorBoard
 from trainers.optim import Horizon, build_optimizer, learning_rate, load_optimizer_state, optimizer_state_by_name
 from trainers.presence import Termination, claimed, until_terminated
-from trainers.step import TrainStep
+from trainers.step import StepLosses, TrainStep
 from trainers.task import Task
 from trainers.tasks import load_task
 
@@ -185,7 +186,7 @@ def _train(
     for loaded in run.loader.steps(run.done, steps):
         taken = run.step(loaded.micro_batches, loaded.step)
         meter.add(loaded.step, {**taken.losses, **taken.logged}, keys=loaded.names, first_slot=loaded.first_slot)
-        clock.waited_s += loaded.waited_s
+        clock.add(loaded, taken)
         done = loaded.step + 1
         ends_interval = done % config.log_every == 0 or done == steps
         # Alone, a process stops at once; several must stop at the same step, so they ask one another once per interval.
@@ -336,9 +337,14 @@ class _IntervalClock:
     """Speed and waiting since the last interval, and the time left at that speed."""
 
     def __init__(self) -> None:
-        self.waited_s = 0.0
+        self._spent_s: defaultdict[str, float] = defaultdict(float)
         self._since = time.monotonic()
         self._steps_since: int | None = None
+
+    def add(self, loaded: LoadedStep, taken: StepLosses) -> None:
+        """Count one step."""
+        for name, seconds in (("wait", loaded.waited_s), ("copy", taken.copied_s), *loaded.spent_s.items()):
+            self._spent_s[name] += seconds
 
     def interval(
         self, done: int, run: _Run, means: Mapping[str, float], losses: Mapping[str, float], *, lr: float
@@ -353,8 +359,9 @@ class _IntervalClock:
             logged={name: value for name, value in means.items() if name not in losses},
             lr=lr,
             images_per_s=steps * run.config.batch_size / elapsed,
-            wait_share=min(1.0, self.waited_s / elapsed),
+            wait_share=min(1.0, self._spent_s["wait"] / elapsed),
             eta_s=(run.horizon.steps - done) * elapsed / steps,
+            seconds={"step": elapsed / steps, **{name: value / steps for name, value in self._spent_s.items()}},
         )
-        self._since, self.waited_s, self._steps_since = now, 0.0, done
+        self._since, self._spent_s, self._steps_since = now, defaultdict(float), done
         return interval

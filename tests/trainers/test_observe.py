@@ -18,6 +18,7 @@ def _interval(step: int, loss: float = 3.417) -> Interval:
         images_per_s=812.4,
         wait_share=0.031,
         eta_s=22320,
+        seconds={"step": 0.1},
     )
 
 
