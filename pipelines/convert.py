@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,21 +15,20 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator
 
-from pipelines.source import Source, Target, Unit
+from pipelines.budget import RejectBudget
+from pipelines.source import RawItem, Source, Target, Unit
 from pipelines.sources import load_source, load_source_config
 from pipelines.survey import chain_of, decide, survey_records, surveyed, verdicts_on
 from pipelines.transform import Transform, transformed
 from pipelines.transforms import load_transforms, resolved_transforms
 from shards.config import Config, digest
-from shards.errors import BudgetError, ConfigError, DatasetError, InputError
-from shards.manifest import Card, merge, settle
+from shards.errors import ConfigError, DatasetError, InputError
+from shards.manifest import Card, merge
 from shards.media import Check
 from shards.records import Record, Reject
 from shards.storage import open_storage
 from shards.writer import ShardWriter, UnitReport, committed_units, read_commit
 
-_SHOWN_REASONS = 5
-_WANTED_LOSSES = frozenset({"filtered", "duplicate"})
 _SIZES_LOOKED_AT = 200
 _RECORD_OVERHEAD = 3072  # bytes of tar headers, padding, JSON and text beside the media
 
@@ -115,15 +113,15 @@ def check_output(config: ConvertConfig) -> None:
         raise ConfigError(f"output: {there} cannot be written to; change its permissions or choose another `output`")
 
 
-def plan_units(config: ConvertConfig) -> tuple[Unit, ...]:
-    """Slice the raw input into units; no picture is read and nothing is written.
+def plan_units(config: ConvertConfig) -> Sequence[Unit]:
+    """Slice the raw input into units; no picture is read and nothing is written but a temporary file.
 
     Raises:
         ConfigError: a kind or key of the source or of a transform is wrong.
         InputError: the raw files are wrong as a whole, or hold nothing.
     """
     chain_of(load_transforms(config.transforms))  # a typo there must show before the first unit, not inside it
-    units = tuple(_source(config).units())
+    units = _source(config).units()
     if not units:
         raise InputError(f"source.annotations: {config.source.get('annotations')} holds no item; is it the right file?")
     return units
@@ -233,10 +231,25 @@ def committed(
 def estimate(config: ConvertConfig, units: Sequence[Unit]) -> int | None:
     """Guess the bytes of the dataset from the sizes of some media files; None where they are not known unread."""
     source = _source(config)
-    items = [item for unit in units for item in unit.items]
-    some = items[:: max(1, len(items) // _SIZES_LOOKED_AT)]
-    sizes = [size for item in some if (size := source.media_bytes(item)) is not None]
-    return (sum(sizes) // len(sizes) + _RECORD_OVERHEAD) * len(items) if sizes else None
+    sizes = [size for item in some_items(units, _SIZES_LOOKED_AT) if (size := source.media_bytes(item)) is not None]
+    return (sum(sizes) // len(sizes) + _RECORD_OVERHEAD) * item_count(units) if sizes else None
+
+
+def item_count(units: Iterable[Unit]) -> int:
+    """Raw items of a plan."""
+    return sum(len(unit.items) for unit in units)
+
+
+def some_items(units: Sequence[Unit], count: int) -> Iterator[RawItem]:
+    """About `count` items, spread evenly over a plan; only their units are looked into."""
+    stride = max(1, item_count(units) // count)
+    first = 0  # of the unit at hand, in the whole plan
+    for unit in units:
+        places = range(-first % stride, len(unit.items), stride)
+        if places:
+            wanted = set(places)
+            yield from (item for place, item in enumerate(unit.items) if place in wanted)
+        first += len(unit.items)
 
 
 def finish(config: ConvertConfig, units: Sequence[Unit], *, earlier: Sequence[str] = ()) -> Card:
@@ -272,35 +285,15 @@ def raw_items(reports: Mapping[str, UnitReport], units: Sequence[Unit], *, earli
 
 
 def check_budget(config: ConvertConfig, reports: Iterable[UnitReport], *, total: int) -> None:
-    """Stop a run whose input is worse than the config allows.
-
-    Items that a transform filtered out, or found twice, are wanted losses and do not count.
-
-    Args:
-        total: raw items of the whole run, so that a bad first unit does not stop a good dataset.
+    """Count the rejects of a whole run, or of as much of it as there is.
 
     Raises:
-        BudgetError: more than `reject_share` and more than `reject_count` items were rejected; or nothing is left at all.
+        BudgetError: more were rejected than the config allows, or nothing is left; see `RejectBudget.check`.
     """
-    reports = settle(sorted(reports, key=lambda report: report.index))
-    items = [reject for report in reports for reject in report.rejects if reject.level == "item"]
-    bad = Counter(reject.reason for reject in items if reject.reason not in _WANTED_LOSSES)
-    count = sum(bad.values())
-    if count > config.reject_count and count > config.reject_share * total:
-        example = next(reject for reject in items if reject.reason == bad.most_common(1)[0][0])
-        raise BudgetError(
-            f"{config.output}: {count:,} of {total:,} raw items were rejected ({_top(bad)}; e.g. {example.id}: "
-            f"{example.detail}); repair the input, or allow more with reject_share and reject_count"
-        )
-    if len(items) == total:
-        every = Counter(reject.reason for reject in items)
-        raise BudgetError(
-            f"{config.output}: none of {total:,} raw items became a record ({_top(every)}); repair the input"
-        )
-
-
-def _top(reasons: Counter[Any]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(_SHOWN_REASONS))
+    budget = RejectBudget(config, total=total)
+    for report in sorted(reports, key=lambda report: report.index):  # so that an item tried again takes its reject back
+        budget.note(report)
+    budget.check()
 
 
 def _source(config: ConvertConfig) -> Source:

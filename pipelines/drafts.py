@@ -23,6 +23,7 @@ from shards.records import Annotation, Caption, Media, MediaKind, Origin, Record
 
 Problem = tuple[RejectReason, str]  # why an item or an annotation cannot become (part of) a record
 PlainPlace = Mapping[str, Any]  # a `Place` as JSON values, as a unit carries it
+MediaCheck = Callable[[Iterable["Draft"]], Iterator["Draft"]]  # passes drafts through; raises `InputError`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,7 @@ class DraftedSource:
         size: Callable[[PlainPlace], int | None] = lambda place: None,
         limit: int | None = None,
         boxes: BoxRule | None = None,
+        check: MediaCheck | None = None,
     ) -> None:
         """Args:
         drafts: reads the annotation files, in an order that never varies; only the driver calls it, when it asks for the units.
@@ -137,6 +139,7 @@ class DraftedSource:
         size: how many bytes these are, as far as that is known without reading them.
         limit: take only the first so many items.
         boxes: what to do with boxes that do not fit their picture.
+        check: looks into the media folder while the drafts pass by.
         """
         self._drafts = drafts
         self._target = target
@@ -144,9 +147,19 @@ class DraftedSource:
         self._size = size
         self._limit = limit
         self._boxes = boxes or BoxRule()
+        self._check = check
 
     def units(self) -> Sequence[Unit]:
-        return self._target.slice(draft.item() for draft in islice(self._drafts(), self._limit))
+        return self._target.slice(self.items())
+
+    def items(self, *, check_media: bool = True) -> Iterator[RawItem]:
+        drafts = self._limited()
+        if check_media and self._check is not None:
+            drafts = self._check(drafts)
+        return (draft.item() for draft in drafts)
+
+    def _limited(self) -> Iterator[Draft]:
+        yield from islice(self._drafts(), self._limit)  # called with the first item, so after a check of the folder
 
     def annotation_count(self, item: RawItem) -> int:
         return len(item.get("annotations", ())) + len(item.get("refused", ()))
@@ -160,9 +173,8 @@ class DraftedSource:
             yield from self._read(item)
 
     def _read(self, item: RawItem) -> Iterator[Record | Reject]:
-        for id, reason, detail in item.get("refused", ()):
-            yield Reject(id=id, reason=reason, detail=detail, level="annotation")
-        annotations = tuple(annotation_from_plain(plain) for plain in item.get("annotations", ()))
+        annotations, refused = drafted_annotations(item)
+        yield from refused
         lost: tuple[Reject, ...] = ()
         try:
             record = self._record(item, annotations)
@@ -170,7 +182,7 @@ class DraftedSource:
             if size is not None:
                 drawn_on = (item["size"][0], item["size"][1]) if "size" in item else None
                 kept, lost = fitted(annotations, drawn_on=drawn_on, stored=size, rule=self._boxes, id=item["id"])
-                record = replace(record, annotations=kept)
+                record = record if kept is annotations else replace(record, annotations=kept)
             yield from lost
             if not record.annotations:
                 raise MediaProblem("no_annotations", "no annotation is left for this item")
@@ -227,23 +239,47 @@ def drafted_from_files(
 ) -> DraftedSource:
     """The usual source: every item names its files in one folder, which is checked before anything is converted."""
 
-    def checked() -> Iterator[Draft]:
-        folder.check()
+    return DraftedSource(
+        drafts,
+        target=target,
+        load=lambda place: folder.read(place["file"]),
+        size=lambda place: folder.size(place["file"]) if "file" in place else None,
+        limit=config.limit,
+        boxes=boxes,
+        check=folder_check(folder, annotations=config.annotations),
+    )
+
+
+def folder_check(folder: MediaFolder, *, annotations: str, required: bool = True) -> MediaCheck:
+    """Sees to it that a media folder is there, and that some of the files that drafts name are in it.
+
+    Args:
+        folder: of the source.
+        annotations: the file that names the media, for the message.
+        required: the folder itself must be there and hold something.
+    """
+
+    def check(drafts: Iterable[Draft]) -> Iterator[Draft]:
+        if required:
+            folder.check()
         names = NamedFiles(folder)
-        for draft in islice(drafts(), config.limit):
+        for draft in drafts:
             for place in draft.media:
                 if place.file is not None and draft.problem is None:
                     names.note(place.file)
             yield draft
-        names.check(annotations=config.annotations)
+        names.check(annotations=annotations)
 
-    return DraftedSource(
-        checked,
-        target=target,
-        load=lambda place: folder.read(place["file"]),
-        size=lambda place: folder.size(place["file"]) if "file" in place else None,
-        boxes=boxes,
+    return check
+
+
+def drafted_annotations(item: RawItem) -> tuple[tuple[Annotation, ...], tuple[Reject, ...]]:
+    """The annotations that a drafted item carries, and those that were refused when its annotation file was read."""
+    refused = tuple(
+        Reject(id=id, reason=reason, detail=detail, level="annotation")
+        for id, reason, detail in item.get("refused", ())
     )
+    return tuple(annotation_from_plain(plain) for plain in item.get("annotations", ())), refused
 
 
 def _picture_size(record: Record) -> tuple[int, int] | None:

@@ -3,48 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import PurePath
 from typing import Any, ClassVar, Protocol
 
 import xxhash
 from pydantic import PositiveInt
 
-from shards.config import Config, digest
+from pipelines.spool import SpooledUnits
+from pipelines.units import RawItem, Unit
+from shards.config import Config
 from shards.media import Check
 from shards.records import Record, Reject
 
-RawItem = Mapping[str, Any]  # JSON values only; always has "id"; what a worker needs to build the record, but no pixels
+__all__ = ["RawItem", "Source", "SourceConfig", "Target", "Unit"]
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST_KEY_STEM = 80  # keeps member names inside the 100 bytes of a plain tar header
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
-    """A deterministic slice of the raw input: the atom of distribution, retry and resume, and exactly one shard.
-
-    It carries its raw items (ids, paths, texts), so a worker never parses the annotation file again.
-    """
-
-    index: int  # gives the shard its number
-    items: tuple[RawItem, ...]
-    retry: bool = False  # the items are rejects of earlier units, tried again
-
-    def id(self, config_digest: str) -> str:
-        """The name of this unit under a config: a hash of its input and the config, never of the attempt."""
-        again = {"retry": True} if self.retry else {}
-        items = [dict(item) for item in self.items]
-        return digest({"config": config_digest, "index": self.index, "items": items, **again})
-
-
-def batched(items: Iterable[RawItem], size: int) -> Iterator[tuple[RawItem, ...]]:
-    """Cut items into runs of `size`, the last of what is left (`itertools.batched` is of Python 3.12)."""
-    iterator = iter(items)
-    while batch := tuple(islice(iterator, size)):
-        yield batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +43,12 @@ class Target:
             stem = f"{spelt}-{xxhash.xxh3_64_hexdigest(stem.encode())}".lstrip("-")
         return f"{self.dataset}-{self.split}-{stem}"
 
-    def slice(self, items: Iterable[RawItem]) -> Sequence[Unit]:
-        """Cut the raw items, in their order, into units of `records_per_shard`."""
-        return tuple(
-            Unit(index=index, items=tuple(batch)) for index, batch in enumerate(batched(items, self.records_per_shard))
-        )
+    def slice(self, items: Iterable[RawItem], *, first_index: int = 0) -> Sequence[Unit]:
+        """Cut the raw items, in their order, into units of `records_per_shard`, numbered from `first_index`.
+
+        The items are read once, one at a time; the plan keeps them in a temporary file.
+        """
+        return SpooledUnits(items, size=self.records_per_shard, first_index=first_index)
 
 
 class SourceConfig(Config):
@@ -107,6 +84,10 @@ class Source(Protocol):
 
     def units(self) -> Sequence[Unit]:
         """Slice the raw input; reads annotation files but no pixels. Raises `InputError` for a file that is wrong as a whole."""
+        ...
+
+    def items(self, *, check_media: bool = True) -> Iterator[RawItem]:
+        """Read the annotation files and give every raw item in order; `check_media=False` never looks at the media folder."""
         ...
 
     def read(self, unit: Unit) -> Iterator[Record | Reject]:

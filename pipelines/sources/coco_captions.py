@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NoReturn
 
-from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.drafts import Draft, Place, Problem, drafted_from_files
+from pipelines.grouping import Repeats, grouped
+from pipelines.json_stream import TOP, stream_json
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import is_broken, printable, read_json
+from pipelines.raw_text import is_broken, printable
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 
@@ -34,50 +36,86 @@ def build(config: Config, target: Target) -> Source:
     return drafted_from_files(folder, lambda: _pictures(config.annotations), config=config, target=target)
 
 
-def _pictures(path: str) -> list[Draft]:
+def _pictures(path: str) -> Iterator[Draft]:
     """Join `images` and `annotations` by image id; sorted by id, the second of two equal ids a reject of its own."""
-    content = read_json(path, key="source.annotations")
-    images, annotations = (_rows(content, name, path=path) for name in ("images", "annotations"))
-    licences = _licences(content)
-    first: dict[str, Draft] = {}
-    repeated: list[Draft] = []
-    for number, image in enumerate(images):
-        picture = _picture(image, where=f"images[{number}]", licences=licences)
-        if picture.id in first:
-            picture.problem = ("duplicate_id", f"images[{number}] repeats the id of an earlier image")
-            repeated.append(picture)
-        else:
-            first[picture.id] = picture
-    taken: set[str] = set()
-    for number, annotation in enumerate(annotations):
-        where = f"annotations[{number}]"
-        image_id = _id(annotation.get("image_id"), where=where)
-        unlisted = Draft(
-            id=image_id, stem=_stem(image_id), problem=("missing_media", "captions name an image that `images` lacks")
-        )
-        _add(first.setdefault(image_id, unlisted), annotation, where=where, taken=taken)
-    return sorted([*first.values(), *repeated], key=lambda picture: (len(picture.id), picture.id))
+    licences: dict[Any, str] = {}
+    ids = Repeats()
+    for image_id, rows in grouped(_rows(path, licences, ids), order=lambda id: (len(id), id)):
+        if not ids.is_settled:  # all rows have been read by now, and the licences, wherever in the file they stand
+            ids.settle(lambda: _annotation_ids(path))
+        images = [row[1:] for row in rows if row[0] == "image"]
+        pictures = [_picture(image, number, licences=licences) for number, image in images]
+        if not pictures:
+            problem: Problem = ("missing_media", "captions name an image that `images` lacks")
+            pictures = [Draft(id=image_id, stem=_stem(image_id), problem=problem)]
+        for repeated, (number, _) in zip(pictures[1:], images[1:], strict=True):
+            repeated.problem = ("duplicate_id", f"images[{number}] repeats the id of an earlier image")
+        for kind, number, *annotation in rows:
+            if kind == "caption":
+                _add(pictures[0], *annotation, where=f"annotations[{number}]", ids=ids)
+        yield from pictures
 
 
-def _rows(content: Any, name: str, *, path: str) -> list[Mapping[str, Any]]:
-    rows = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        keys = ", ".join(sorted(content)) if isinstance(content, dict) else type(content).__name__
+def _rows(path: str, licences: dict[Any, str], ids: Repeats) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Stream images and captions by image id; fills `licences` and `ids` on its way.
+
+    Yields:
+        `("image", number, {file_name, license, …})` or `("caption", number, id or None, number in `ids`, text)`.
+
+    Raises:
+        InputError: the file is not in the layout of COCO's captions.
+    """
+    members: set[str] = set()
+    counts = {"images": 0, "annotations": 0}
+    captioned = False
+    for name, value in stream_json(path, key="source.annotations", lists=(TOP, *counts)):
+        members.add(name)
+        if name == "licenses":
+            licences.update(_licences(value))
+        elif name in counts and isinstance(value, dict):
+            number, counts[name] = counts[name], counts[name] + 1
+            if name == "images":
+                kept = {field: value[field] for field in ("id", "file_name", "license") if field in value}
+                yield _id(value.get("id"), where=f"images[{number}]"), ("image", number, kept)
+                continue
+            captioned = captioned or "caption" in value
+            where = f"annotations[{number}]"
+            id = _id(value["id"], where=where) if "id" in value else None
+            at = None if id is None else ids.note(id)
+            yield _id(value.get("image_id"), where=where), ("caption", number, id, at, value.get("caption"))
+        elif name in counts or name == TOP:
+            _refuse(path, name, members, is_empty=value == [])
+    for name, count in counts.items():
+        if not count:
+            _refuse(path, name, members, is_empty=False)
+    if not captioned:
         raise InputError(
-            f"source.annotations: {path} has no list `{name}` of objects (it holds: {keys}); "
-            "give the official captions_*.json of COCO"
+            f"source.annotations: no annotation of {path} has a `caption`; give captions_*.json, not instances_*.json"
         )
-    if not rows:
+
+
+def _refuse(path: str, name: str, members: set[str], *, is_empty: bool) -> NoReturn:
+    if is_empty:
         raise InputError(f"source.annotations: the list `{name}` of {path} is empty; give the official captions_*.json")
-    if name == "annotations" and not any("caption" in row for row in rows):
-        raise InputError(
-            f"source.annotations: no annotation of {path} has a `caption` (they hold: {', '.join(sorted(rows[0]))}); "
-            "give captions_*.json, not instances_*.json"
-        )
-    return rows
+    holds = ", ".join(sorted(members - {TOP})) or "a list"
+    raise InputError(
+        f"source.annotations: {path} has no list `{name or 'images'}` of objects (it holds: {holds}); "
+        "give the official captions_*.json of COCO"
+    )
 
 
-def _picture(image: Mapping[str, Any], *, where: str, licences: Mapping[Any, str]) -> Draft:
+def _annotation_ids(path: str) -> Iterator[str]:
+    """The ids of all captions that have one, as `_rows` notes them."""
+    number = 0
+    for name, value in stream_json(path, key="source.annotations", lists=("images", "annotations")):
+        if name == "annotations":
+            if "id" in value:
+                yield _id(value["id"], where=f"annotations[{number}]")
+            number += 1
+
+
+def _picture(image: Mapping[str, Any], number: int, *, licences: Mapping[Any, str]) -> Draft:
+    where = f"images[{number}]"
     id = _id(image.get("id"), where=where)
     picture = Draft(id=id, stem=_stem(id), licence=licences.get(_hashable(image.get("license"))))
     file = image.get("file_name")
@@ -92,17 +130,12 @@ def _picture(image: Mapping[str, Any], *, where: str, licences: Mapping[Any, str
     return picture
 
 
-def _add(picture: Draft, annotation: Mapping[str, Any], *, where: str, taken: set[str]) -> None:
+def _add(picture: Draft, id: str | None, at: int | None, text: Any, *, where: str, ids: Repeats) -> None:
     """Give a caption to its picture, unless an earlier annotation had the same id."""
-    if "id" not in annotation:
-        picture.add_caption(annotation.get("caption"), id=None, where=where)
-        return
-    id = _id(annotation["id"], where=where)
-    if id in taken:
+    if id is not None and at is not None and ids.is_repeat(id, at):
         picture.refuse(id, "duplicate_id", f"{where} repeats the id of an earlier annotation")
         return
-    taken.add(id)
-    picture.add_caption(annotation.get("caption"), id=id, where=where)
+    picture.add_caption(text, id=id, where=where)
 
 
 def _id(raw: Any, *, where: str) -> str:
@@ -117,10 +150,10 @@ def _hashable(raw: Any) -> int | str | None:
     return raw if isinstance(raw, int | str) else None
 
 
-def _licences(content: Mapping[str, Any]) -> dict[Any, str]:
+def _licences(licences: Any) -> dict[Any, str]:
     """Licence id → short name, `CC BY 2.0` where the licence's address says so, else the name as it stands."""
     names: dict[Any, str] = {}
-    for licence in content.get("licenses") or ():
+    for licence in licences if isinstance(licences, list) else ():
         found = _CREATIVE_COMMONS.search(str(licence.get("url")))
         name = f"CC {found.group(1).upper()} {found.group(2)}" if found else str(licence.get("name"))
         names[_hashable(licence.get("id"))] = name

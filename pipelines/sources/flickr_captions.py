@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.grouping import grouped
 from pipelines.media_folder import MediaFolder
 from pipelines.raw_text import Row, check_file, is_broken, printable, read_rows
 from pipelines.source import Source, SourceConfig, Target
@@ -27,34 +28,35 @@ class Config(SourceConfig):
 def build(config: Config, target: Target) -> Source:
     folder = MediaFolder(config.media, follow_links=config.follow_links)
 
-    def drafts() -> list[Draft]:
-        return sorted(_pictures(config.annotations), key=lambda picture: picture.id)
-
-    return drafted_from_files(folder, drafts, config=config, target=target)
+    return drafted_from_files(folder, lambda: _pictures(config.annotations), config=config, target=target)
 
 
-def _pictures(path: str) -> list[Draft]:
-    """Group the lines by picture; a line without a picture's name is an item, and a reject, of its own."""
-    pictures: dict[str, Draft] = {}
-    seen: set[str] = set()
-    for name, caption_id, text, where in _lines(path):
-        if not name or is_broken(name):
-            problem = (
-                ("broken_utf8", f"{where}: {printable(name)}")
-                if name
-                else ("missing_field", f"{where} names no picture")
-            )
-            pictures[where] = Draft(id=where, stem=where, problem=problem)  # type: ignore[arg-type]
-            pictures[where].add_caption(text, id=None, where=where)
-            continue
-        picture = pictures.setdefault(name, Draft(id=name, stem=name.removesuffix(".jpg"), media=[Place(file=name)]))
-        if caption_id is not None and caption_id in seen:
-            picture.refuse(caption_id, "duplicate_id", f"{where} repeats an earlier caption number")
-            continue
-        if caption_id is not None:
-            seen.add(caption_id)
-        picture.add_caption(text, id=caption_id, where=where)
-    return list(pictures.values())
+def _pictures(path: str) -> Iterator[Draft]:
+    """Group the lines by picture, sorted by its name; a line without a name is an item, and a reject, of its own."""
+    rows = (
+        (where if not name or is_broken(name) else name, (name, id, text, where))
+        for name, id, text, where in _lines(path)
+    )
+    for id, lines in grouped(rows, order=lambda key: key):
+        picture = _picture(id, lines[0][0])
+        taken: set[str] = set()  # a caption's number begins with its picture's name, so no other picture has it
+        for _, caption_id, text, where in lines:
+            if picture.problem is not None:
+                picture.add_caption(text, id=None, where=where)
+            elif caption_id is not None and caption_id in taken:
+                picture.refuse(caption_id, "duplicate_id", f"{where} repeats an earlier caption number")
+            else:
+                taken.update(() if caption_id is None else (caption_id,))
+                picture.add_caption(text, id=caption_id, where=where)
+        yield picture
+
+
+def _picture(id: str, name: str) -> Draft:
+    if not name:
+        return Draft(id=id, stem=id, problem=("missing_field", f"{id} names no picture"))
+    if is_broken(name):
+        return Draft(id=id, stem=id, problem=("broken_utf8", f"{id}: {printable(name)}"))
+    return Draft(id=name, stem=name.removesuffix(".jpg"), media=[Place(file=name)])
 
 
 def _lines(path: str) -> Iterator[tuple[str, str | None, str | None, str]]:

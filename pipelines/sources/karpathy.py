@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import field_validator
 
 from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.grouping import Repeats, grouped
+from pipelines.json_stream import TOP, stream_json
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import is_broken, printable, read_json
+from pipelines.raw_text import is_broken, printable
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 
@@ -39,63 +41,88 @@ class Config(SourceConfig):
 def build(config: Config, target: Target) -> Source:
     folder = MediaFolder(config.media, follow_links=config.follow_links)
 
-    def drafts() -> Sequence[Draft]:
-        images = _selected(_images(config.annotations), config)
-        return _pictures(images, nested=_is_nested(images, folder))
-
-    return drafted_from_files(folder, drafts, config=config, target=target)
+    return drafted_from_files(folder, lambda: _pictures(config, folder), config=config, target=target)
 
 
-def _images(path: str) -> list[Mapping[str, Any]]:
-    content = read_json(path, key="source.annotations")
-    images = content.get("images") if isinstance(content, dict) else None
-    if (
-        not isinstance(images, list)
-        or not images
-        or not all(isinstance(image, dict) for image in images)
-        or not any("sentences" in image for image in images)
-    ):
-        raise InputError(
-            f"source.annotations: {path} has no list `images` of objects with `sentences`; "
-            "give a dataset_*.json of Karpathy's splits (for the official COCO file use source.kind=coco_captions)"
-        )
-    return images
+def _pictures(config: Config, folder: MediaFolder) -> Iterator[Draft]:
+    """The pictures of the wanted splits in the order of the file, the second of two equal ids a reject of its own."""
+    ids = Repeats()
+    nested: dict[str, bool] = {}
+    for _, images in grouped(_rows(config, ids)):
+        if not ids.is_settled:
+            ids.settle(lambda: (str(s["sentid"]) for _, i in _selected(config) for s in _sentences(i) if "sentid" in s))
+        for place, (number, image, at) in enumerate(images):
+            where = f"images[{number}]"
+            picture = _picture(image, where=where, nested=_is_nested(image.get("filepath"), folder, nested))
+            if place > 0:
+                picture.problem = ("duplicate_id", f"{where} repeats the id of an earlier image")
+            for sentence_number, (sentence, noted) in enumerate(zip(image.get("sentences") or (), at, strict=True)):
+                _add(picture, sentence, noted, where=f"{picture.id} sentences[{sentence_number}]", ids=ids)
+            yield picture
 
 
-def _selected(images: Sequence[Mapping[str, Any]], config: Config) -> list[Mapping[str, Any]]:
-    """The images of the wanted splits, in the order of the file."""
-    if config.split is None:
-        return list(images)
-    there = Counter(str(image.get("split")) for image in images)
-    for name in config.split.split("+"):
-        if name not in there:
+def _rows(config: Config, ids: Repeats) -> Iterator[tuple[str, tuple[int, Mapping[str, Any], list[int | None]]]]:
+    """The selected images by id: their number in the file, what is needed of them, and each sentence's number in `ids`."""
+    for number, image in _selected(config):
+        sentences = image.get("sentences")
+        kept = {name: image[name] for name in ("filename", "cocoid", "filepath", "split") if name in image}
+        kept["sentences"] = list(sentences) if isinstance(sentences, list) else []
+        at = [
+            ids.note(str(sentence["sentid"])) if isinstance(sentence, dict) and "sentid" in sentence else None
+            for sentence in kept["sentences"]
+        ]
+        yield _picture(image, where=f"images[{number}]", nested=False).id, (number, kept, at)
+
+
+def _selected(config: Config) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The images of the wanted splits with their numbers; at the end of the file it is clear whether it was the right one.
+
+    Raises:
+        InputError: the file is in another layout, or lacks a wanted split.
+    """
+    path = config.annotations
+    wanted = None if config.split is None else set(config.split.split("+"))
+    there: Counter[str] = Counter()
+    number, has_sentences = 0, False
+    for name, image in stream_json(path, key="source.annotations", lists=(TOP, "images")):
+        if name == TOP or (name == "images" and not isinstance(image, dict)):
+            raise _no_karpathy(path)
+        if name == "images":
+            has_sentences = has_sentences or "sentences" in image
+            split = str(image.get("split"))
+            there[split] += 1
+            if wanted is None or split in wanted:
+                yield number, image
+            number += 1
+    if not has_sentences:
+        raise _no_karpathy(path)
+    for split in sorted(wanted or ()):
+        if split not in there:
             known = ", ".join(f"{split} ({count:,})" for split, count in sorted(there.items()))
-            raise InputError(f"source.split: {config.annotations} has no split {name!r}; it has {known}")
-    wanted = set(config.split.split("+"))
-    return [image for image in images if str(image.get("split")) in wanted]
+            raise InputError(f"source.split: {path} has no split {split!r}; it has {known}")
 
 
-def _is_nested(images: Sequence[Mapping[str, Any]], folder: MediaFolder) -> bool:
-    """Whether the pictures lie under their `filepath` (COCO's val2014/…), or all in one folder."""
-    paths = {path for image in images if isinstance(path := image.get("filepath"), str) and not is_broken(path)}
-    if not paths or not folder.is_local:
-        return bool(paths)
-    return any((Path(folder.root) / path).is_dir() for path in paths)
+def _no_karpathy(path: str) -> InputError:
+    return InputError(
+        f"source.annotations: {path} has no list `images` of objects with `sentences`; "
+        "give a dataset_*.json of Karpathy's splits (for the official COCO file use source.kind=coco_captions)"
+    )
 
 
-def _pictures(images: Sequence[Mapping[str, Any]], *, nested: bool) -> list[Draft]:
-    pictures: list[Draft] = []
-    ids: set[str] = set()
-    sentences: set[str] = set()
-    for number, image in enumerate(images):
-        picture = _picture(image, where=f"images[{number}]", nested=nested)
-        if picture.id in ids:
-            picture.problem = ("duplicate_id", f"images[{number}] repeats the id of an earlier image")
-        ids.add(picture.id)
-        for place, sentence in enumerate(image.get("sentences") or ()):
-            _add(picture, sentence, where=f"{picture.id} sentences[{place}]", taken=sentences)
-        pictures.append(picture)
-    return pictures
+def _sentences(image: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    sentences = image.get("sentences")
+    yield from (
+        sentence for sentence in (sentences if isinstance(sentences, list) else ()) if isinstance(sentence, dict)
+    )
+
+
+def _is_nested(path: Any, folder: MediaFolder, known: dict[str, bool]) -> bool:
+    """Whether pictures lie under their `filepath` (COCO's val2014/…), or all in one folder; `known` remembers."""
+    if not isinstance(path, str) or is_broken(path):
+        return False
+    if path not in known:
+        known[path] = not folder.is_local or (Path(folder.root) / path).is_dir()
+    return known[path]
 
 
 def _picture(image: Mapping[str, Any], *, where: str, nested: bool) -> Draft:
@@ -114,16 +141,14 @@ def _picture(image: Mapping[str, Any], *, where: str, nested: bool) -> Draft:
     )
 
 
-def _add(picture: Draft, sentence: Any, *, where: str, taken: set[str]) -> None:
+def _add(picture: Draft, sentence: Any, at: int | None, *, where: str, ids: Repeats) -> None:
     fields = sentence if isinstance(sentence, dict) else {}
-    id = str(fields["sentid"]) if "sentid" in fields else None
+    id = str(fields["sentid"]) if at is not None else None
     text = fields.get("raw")
     tokens = fields.get("tokens")
     if text is None and isinstance(tokens, list):
         text = " ".join(str(token) for token in tokens)
-    if id is not None and id in taken:
+    if id is not None and at is not None and ids.is_repeat(id, at):
         picture.refuse(id, "duplicate_id", f"{where} repeats an earlier sentid")
         return
-    if id is not None:
-        taken.add(id)
     picture.add_caption(text, id=id, where=where)

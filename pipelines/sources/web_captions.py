@@ -6,10 +6,11 @@ Pictures are read from local files. A row that holds a URL is a reject, `remote_
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 
 from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.grouping import grouped
 from pipelines.media_folder import MediaFolder, is_remote
 from pipelines.raw_text import Row, check_file, delimiter_of, is_broken, printable, read_rows
 from pipelines.source import Source, SourceConfig, Target
@@ -41,23 +42,30 @@ class Config(SourceConfig):
 
 def build(config: Config, target: Target) -> Source:
     folder = MediaFolder(config.media, follow_links=config.follow_links)
-    return drafted_from_files(folder, lambda: _pictures(config).values(), config=config, target=target)
+    return drafted_from_files(folder, lambda: _pictures(config), config=config, target=target)
 
 
-def _pictures(config: Config) -> dict[str, Draft]:
+def _pictures(config: Config) -> Iterator[Draft]:
     """Group the rows by picture, in the order of first mention."""
+    for _, captions in grouped(_rows(config)):
+        number, place, _ = captions[0]
+        picture = _picture(place, where=f"row {number}")
+        for number, _, caption in captions:
+            picture.add_caption(caption, id=None, where=f"row {number}")
+        yield picture
+
+
+def _rows(config: Config) -> Iterator[tuple[str, tuple[int, str, str | None]]]:
+    """Yield (what to group by, (number, picture, caption)) of every row."""
     check_file(config.annotations, key="source.annotations")
     delimiter = config.delimiter or delimiter_of(config.annotations)
     rows = read_rows(config.annotations, key="source.annotations", delimiter=delimiter)
     head = list(islice(rows, _ROWS_LOOKED_AT))
     image, caption, has_header = _find_columns(head, config)
-    pictures: dict[str, Draft] = {}
     for row in islice(chain(head, rows), int(has_header), None):
-        where = f"row {row.number}"
         place = row.cells[image].strip() if image < len(row.cells) else ""
-        picture = pictures.setdefault(place or where, _picture(place, where=where))
-        picture.add_caption(row.cells[caption] if caption < len(row.cells) else None, id=None, where=where)
-    return pictures
+        text = row.cells[caption] if caption < len(row.cells) else None
+        yield place or f"row {row.number}", (row.number, place, text)
 
 
 def _picture(place: str, *, where: str) -> Draft:

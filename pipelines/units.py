@@ -1,0 +1,45 @@
+"""What work is made of: raw items, and the units they are cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import xxhash
+
+from shards.config import canonical_json, digest
+
+RawItem = Mapping[str, Any]  # JSON values only; always has "id"; what a worker needs to build the record, but no pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """A deterministic slice of the raw input: the atom of distribution, retry and resume, and exactly one shard.
+
+    It carries its raw items (ids, paths, texts), so a worker never parses the annotation file again. Only these travel to it.
+    """
+
+    index: int  # gives the shard its number
+    items: Sequence[RawItem]  # of a plan: parsed whenever they are read, so go through them once
+    retry: bool = False  # the items are rejects of earlier units, tried again
+
+    def id(self, config_digest: str) -> str:
+        """The name of this unit under a config: a hash of its input and the config, never of the attempt."""
+        again = {"retry": True} if self.retry else {}
+        return digest({"config": config_digest, "index": self.index, "items": self._content(), **again})
+
+    def _content(self) -> str:
+        """A hash over all items in their order; those of a plan know theirs."""
+        known = getattr(self.items, "content", None)
+        return known if isinstance(known, str) else hash_of_items(as_line(item) for item in self.items)
+
+
+def as_line(item: RawItem) -> bytes:
+    """An item as it is spooled and hashed: one line of canonical JSON."""
+    return canonical_json(dict(item))
+
+
+def hash_of_items(lines: Iterable[bytes]) -> str:
+    """Name the raw input of a unit by 32 hex digits: xxh3-128 over the lines of its items."""
+    return xxhash.xxh3_128_hexdigest(b"\n".join(lines))
