@@ -142,6 +142,8 @@ def _check_annotation_columns(storage: Storage, entries: tuple[ShardEntry, ...])
     """Check the columns that another dataset's annotations were attached as."""
     shards = {entry.name: entry.index_xxh3 for entry in entries}
     for folder in storage.folders("sidecars"):
+        if not storage.list(folder):
+            continue  # what a killed job left before its first file
         try:
             card = json.loads(storage.read(f"{folder}/{COLUMN_CARD}"))
         except (FileNotFoundError, ValueError) as problem:
