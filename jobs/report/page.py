@@ -17,6 +17,7 @@ from jobs.report.findings import Findings, find
 from jobs.report.markup import Markup, join, tag, trusted
 from jobs.report.pictures import Locator, concept_scores
 from jobs.report.run_sections import curves_section, recall_section, retrievals_section, timings_section
+from jobs.report.stall_section import stall_section
 from shards.config import Config, digest
 from shards.errors import ConfigError, InputError
 
@@ -107,6 +108,7 @@ def _sections(findings: Findings, config: ReportConfig) -> Iterator[Markup | Non
         yield ablation_section(read_ablation(config.ablation))
     if findings.runs:
         yield curves_section(findings.runs)
+        yield stall_section(findings.runs)
     if findings.datasets:
         yield datasets_section(findings.datasets)
         yield rejects_section(findings.datasets)
