@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import main
-from jobs.config import load_config, preset_names
+from jobs.config import load_config, preset_names, read_preset
 from jobs.ray_executor import SUBMITTED_JOB
 from jobs.verbs.shards import Config
 from shards.reader import open_dataset
@@ -196,6 +197,10 @@ def test_pictures_and_dataset_may_lie_on_any_storage(raw: list[str], tmp_path: P
 
 
 @pytest.mark.parametrize("preset", preset_names("shards"))
-def test_a_preset_needs_nothing_but_the_places_of_files(preset: str, raw: list[str], tmp_path: Path) -> None:
-    config = load_config(Config, preset, [*raw[1:3], f"output={tmp_path / 'out'}"], verb="shards")
-    assert config.conversion().identity()["source"]["kind"] == config.source["kind"]
+def test_a_preset_needs_nothing_but_the_places_of_files(preset: str, tmp_path: Path) -> None:
+    kind = read_preset(preset, verb="shards")["source"]["kind"]
+    model = importlib.import_module(f"pipelines.sources.{kind}").Config
+    places = [name for name in model.LOCATIONS if name in model.model_fields and model.model_fields[name].is_required()]
+    words = [*(f"source.{name}={tmp_path / name}" for name in places), f"output={tmp_path / 'out'}"]
+    config = load_config(Config, preset, words, verb="shards")
+    assert config.conversion().identity()["source"]["kind"] == kind
