@@ -20,7 +20,9 @@ class StreamConfig(Config):
     """One dataset of the mixture."""
 
     dataset: str
-    """folder of a dataset written by `shards`"""
+    """folder of a dataset written by `shards` or `index`"""
+    annotations: str | None = None
+    """a column written by `annotate`, to be read in place of the dataset's own annotations; by name or folder"""
     concepts: str | None = None
     """its concepts sidecar: `concepts`, or a folder such as `concepts-1a2b3c4d`"""
     weight: PositiveFloat | None = None
@@ -95,6 +97,8 @@ class EvaluateConfig(Config):
     checkpoint: str
     """a run folder (its newest checkpoint) or one checkpoint folder"""
     dataset: str
+    annotations: str | None = None
+    """a column written by `annotate`, to be read in place of the dataset's own annotations"""
     output: str
     """folder for scores.json and predictions.jsonl"""
     concepts: str | None = None

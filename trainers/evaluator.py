@@ -91,7 +91,10 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 def plan(config: EvaluateConfig) -> str:
     """Say in one line what an evaluation would compare; loads no weights, writes nothing."""
-    checkpoint, dataset = find_checkpoint(Path(config.checkpoint)), open_dataset(config.dataset)
+    checkpoint, dataset = (
+        find_checkpoint(Path(config.checkpoint)),
+        open_dataset(config.dataset, annotations=config.annotations),
+    )
     return (
         f"step {checkpoint.step:,} of {checkpoint.run} on {len(dataset):,} records of {dataset.path}, "
         f"{f'the best {config.k_test} re-ranked' if config.k_test else 'cosine only'} -> {config.output}"
@@ -113,7 +116,7 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = _silent) -> Sc
         raise ConfigError(
             f"{config.checkpoint}: family {run.config.family['kind']!r} has no paired embeddings to compare"
         )
-    dataset = open_dataset(config.dataset)
+    dataset = open_dataset(config.dataset, annotations=config.annotations)
     gallery = read_gallery(dataset, _concepts(config, run, dataset), limit=config.limit)
     relevant = gallery.relevant()
     clock = _Clock()
