@@ -110,7 +110,7 @@ def encode_index(rows: Sequence[IndexRow]) -> bytes:
 def encode_parquet(table: pa.Table) -> bytes:
     """Write a table as Parquet bytes, the same for the same table."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -156,9 +156,9 @@ def merge(
     _refuse_repeats(storage, entries)
     card = build_card(reports, name=name, split=split, config=config, config_digest=config_digest)
     sweep(storage, {entry.name for entry in entries})
-    storage.replace(MANIFEST_PATH, _encode_manifest(entries))
+    storage.replace(MANIFEST_PATH, encode_manifest(entries))
     storage.replace(REJECTS_PATH, encode_rejects(reports))
-    storage.replace(CARD_PATH, json.dumps(to_plain(card), indent=2, ensure_ascii=False).encode() + b"\n")
+    storage.replace(CARD_PATH, encode_card(card))
     return card
 
 
@@ -181,6 +181,12 @@ def sweep(storage: Storage, committed_shards: Iterable[str]) -> list[str]:
     return gone
 
 
+def encode_card(card: Card) -> bytes:
+    """The bytes of `dataset.json`; they carry their own checksum, so that `verify` sees an edit that nothing else shows."""
+    fields = to_plain(card)
+    return json.dumps({**fields, "checksum": digest(fields)}, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
 def read_card(storage: Storage) -> Card:
     """Read the card of a dataset. Raises `DatasetError` where there is none or it is damaged."""
     try:
@@ -191,7 +197,10 @@ def read_card(storage: Storage) -> Card:
             "or run that command again until it ends"
         ) from problem
     try:
-        return from_plain(Card, json.loads(data))
+        fields = json.loads(data)
+        if isinstance(fields, dict):
+            fields.pop("checksum", None)
+        return from_plain(Card, fields)
     except ValueError as problem:
         what = f"it{problem}" if isinstance(problem, PlainError) else str(problem)
         raise DatasetError(
@@ -321,9 +330,26 @@ def _refuse_repeats(storage: Storage, entries: Sequence[ShardEntry]) -> None:
     """Check that every committed file is there and no key or shard name occurs twice; reads indices, never a tar."""
     if len({entry.name for entry in entries}) != len(entries):
         raise DatasetError(f"{storage.url}: two units wrote the same shard name; choose another `output`")
-    hashes: list[npt.NDArray[np.uint64]] = []
     for entry in entries:
         _check_size(storage, entry)
+    for key, first, second in repeated_keys(storage, entries):
+        raise DatasetError(
+            f"{storage.url}: the key {key!r} occurs in {first} and in {second}; "
+            "the source must give every raw item its own id"
+        )
+
+
+def repeated_keys(storage: Storage, entries: Sequence[ShardEntry]) -> Iterator[tuple[str, str, str]]:
+    """Find keys that occur in two shards.
+
+    Yields:
+        (key, first shard, second shard).
+
+    Raises:
+        DatasetError: an index is missing or damaged.
+    """
+    hashes: list[npt.NDArray[np.uint64]] = []
+    for entry in entries:
         keys = read_index(storage, entry.name, xxh3=entry.index_xxh3).keys
         hashes.append(
             np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), dtype=np.uint64, count=len(keys))
@@ -341,11 +367,8 @@ def _refuse_repeats(storage: Storage, entries: Sequence[ShardEntry]) -> None:
         keys = read_index(storage, entry.name).keys if len(rows) else []
         for key in (keys[row] for row in rows):
             if key in seen:
-                raise DatasetError(
-                    f"{storage.url}: the key {key!r} occurs in {seen[key]} and in {entry.name}; "
-                    "the source must give every raw item its own id"
-                )
-            seen[key] = entry.name
+                yield key, seen[key], entry.name
+            seen.setdefault(key, entry.name)
 
 
 def _check_size(storage: Storage, entry: ShardEntry) -> None:
@@ -361,7 +384,8 @@ def _check_size(storage: Storage, entry: ShardEntry) -> None:
         )
 
 
-def _encode_manifest(entries: Sequence[ShardEntry]) -> bytes:
+def encode_manifest(entries: Sequence[ShardEntry]) -> bytes:
+    """The bytes of `manifest.parquet`."""
     return encode_parquet(pa.Table.from_pylist([to_plain(entry) for entry in entries], schema=_MANIFEST))
 
 

@@ -18,7 +18,7 @@ from typing import BinaryIO, Self
 import xxhash
 
 from shards.codec import BLOCK, HEADER_MEMBER, TAR_END, encode_record, padding, tar_header
-from shards.config import canonical_json
+from shards.config import canonical_json, digest
 from shards.errors import DatasetError
 from shards.foreign import ForeignTar
 from shards.index import IndexRow, Member, encode_index, index_path, index_row, shard_name, tar_path
@@ -85,16 +85,20 @@ def commit_path(unit: str) -> str:
 
 
 def encode_commit(report: UnitReport) -> bytes:
-    """The bytes of a commit record, the same for every attempt of the unit."""
-    return canonical_json({"schema": SCHEMA, **to_plain(report)})
+    """The bytes of a commit record, the same for every attempt of the unit; they carry their own checksum."""
+    fields = {"schema": SCHEMA, **to_plain(report)}
+    return canonical_json({**fields, "checksum": digest(fields)})
 
 
 def decode_commit(data: bytes, *, where: str) -> UnitReport:
     """Read the bytes of a commit record. Raises `DatasetError` naming `where` for anything else."""
     try:
         fields = json.loads(data)
-        if not isinstance(fields, dict) or fields.pop("schema", None) != SCHEMA:
+        if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
             raise PlainError(f" is not of schema {SCHEMA}")
+        if fields.pop("checksum", None) != digest(fields):
+            raise PlainError("does not match its own checksum")
+        del fields["schema"]
         report = from_plain(UnitReport, fields)
         if bool(report.records) != bool(report.shard and report.xxh3 and report.index_xxh3):
             raise PlainError(" does not name a shard with checksums for its records")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from shards.index import IndexRow, Member, encode_index
 from shards.reader import Dataset
 from shards.storage import temporary_name
 from shards.verify import Damage, repair, verify
+from shards.writer import decode_commit, encode_commit
 
 MakeDataset = Callable[..., Dataset]
 TAR = "shards/made-train-00001.tar"
@@ -31,6 +34,12 @@ def _flip(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 0x10
     path.write_bytes(data)
+
+
+def _recommit(folder: Path, unit: str = "unit1", **changes: Any) -> None:
+    """Write a commit record as a writer with a fault would: wrong, and whole in itself."""
+    path = folder / "commits" / f"{unit}.json"
+    path.write_bytes(encode_commit(replace(decode_commit(path.read_bytes(), where="test"), **changes)))
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -108,8 +117,7 @@ def test_an_index_that_points_elsewhere_is_found_even_if_its_checksum_fits(folde
         )
     dataset.storage.replace(INDEX, encode_index(rows))
     wrong = dataset.storage.checksum(INDEX)
-    commit = folder / "commits" / "unit1.json"
-    commit.write_text(commit.read_text().replace(dataset.manifest[1].index_xxh3, wrong))
+    _recommit(folder, index_xxh3=wrong)
     damages = verify(folder)
     whats = "; ".join(map(str, damages))
     assert "record 'made-00102': record 'made-00102' has no '.json' member" in whats
