@@ -289,7 +289,7 @@ def _read_part(storage: Storage, folder: str, shard: str) -> tuple[bytes, pa.Tab
         table = pq.read_table(pa.BufferReader(data))
     except FileNotFoundError as problem:
         raise DatasetError(f"{storage.path(path)} is missing; run the same `annotate` command again") from problem
-    except pa.ArrowException as problem:
+    except (pa.ArrowException, OSError) as problem:  # pyarrow reports some damage as OSError
         raise DatasetError(f"{storage.path(path)} is damaged ({problem}); remove it and annotate again") from problem
     if not {"key", "count", "annotations", "rejects"} <= set(table.column_names):
         raise DatasetError(f"{storage.path(path)} is no part of a column of annotations; remove it and annotate again")

@@ -89,7 +89,7 @@ class Sidecar:
             raise DatasetError(
                 f"{storage.path(path)} is missing; run the job that makes {self.column!r} again"
             ) from problem
-        except pa.ArrowException as problem:
+        except (pa.ArrowException, OSError) as problem:  # pyarrow reports some damage as OSError
             raise DatasetError(f"{storage.path(path)} is damaged ({problem}); remove it and make it again") from problem
 
     def row(self, shard: int, key: str) -> dict[str, Any]:
