@@ -14,7 +14,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -22,8 +22,9 @@ import xxhash
 from pydantic import Field, NonNegativeInt, model_validator
 
 from pipelines.boxes import BoxedConfig
-from pipelines.drafts import Draft, DraftedSource, Place, PlainPlace
-from pipelines.media_folder import MediaFolder, NamedFiles, is_remote
+from pipelines.drafts import Draft, DraftedSource, Place, PlainPlace, folder_check
+from pipelines.grouping import Repeats, grouped
+from pipelines.media_folder import MediaFolder, is_remote
 from pipelines.ofa_columns import COLUMN_NAMES, LAYOUTS, Layout, OfaTask, pretrain_kind, tasks_with
 from pipelines.raw_text import check_file, is_broken, printable
 from pipelines.source import Source, Target
@@ -77,7 +78,7 @@ class Config(BoxedConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
+class _Line:
     """One row as bytes; `offset` is where its first cell begins in the file."""
 
     number: int
@@ -87,125 +88,123 @@ class _Row:
     def text(self, column: int) -> str:
         return self.cells[column].decode("utf-8", "surrogateescape")
 
-    def address(self, column: int) -> dict[str, Any]:
-        """Where a worker finds a cell again, and what makes another cell another unit."""
+    def picture(self, column: int) -> str | tuple[int, int, str]:
+        """The path in a cell, or where a worker finds the cell again and what makes another picture another unit."""
+        raw = self.cells[column] if column < len(self.cells) else b""
+        if b"." in raw:  # base64 has no dot, and a path always has one
+            return self.text(column).strip()
+        if not raw.strip():
+            return ""
         before = sum(len(cell) + 1 for cell in self.cells[:column])
-        digest = xxhash.xxh3_128_hexdigest(self.cells[column])
-        return {"offset": self.offset + before, "size": len(self.cells[column]), "fingerprint": digest}
+        return self.offset + before, len(raw), xxhash.xxh3_128_hexdigest(raw)
+
+
+# A row on its way to its picture: number, the cells that are no picture by column name, and the picture.
+_Row = tuple[int, dict[str, str], str | tuple[int, int, str]]
 
 
 def build(config: Config, target: Target) -> Source:
     folder = MediaFolder(config.media or str(Path(config.annotations).parent), follow_links=config.follow_links)
     return DraftedSource(
-        _Rows(config, folder).drafts,
+        lambda: _drafts(config),
         target=target,
         load=lambda place: _load(place, config.annotations, folder),
         size=lambda place: place["at"]["size"] * 3 // 4 if "at" in place else folder.size(place["file"]),
         limit=config.limit,
         boxes=config.box_rule(),
+        check=folder_check(folder, annotations=config.annotations, required=config.media is not None),
     )
 
 
-@dataclass(slots=True)
-class _Rows:
-    """Reads the rows of a file into drafts."""
-
-    config: Config
-    folder: MediaFolder
-    _question_ids: set[str] = field(default_factory=set)
-    _names: set[tuple[str, str]] = field(default_factory=set)
-
-    def drafts(self) -> Iterator[Draft]:
-        self._question_ids.clear()
-        self._names.clear()
-        task, layout, columns = self.config.layout()
-        names = NamedFiles(self.folder)
-        pictures: dict[tuple[str, str], Draft] = {}
-        for row in _read(self.config.annotations):
-            if row.number == 1:
-                _check_first(row, layout, columns, task=task, path=self.config.annotations)
-            draft = self._draft(row, columns, pictures)
-            self._annotate(draft, row, layout, columns)
-            if "image" not in columns:
-                yield draft
-            for place in draft.media:
-                if place.file is not None:
-                    names.note(place.file)
-        yield from pictures.values()
-        if "image" in columns:
-            names.check(annotations=self.config.annotations)
-
-    def _draft(self, row: _Row, columns: Mapping[str, int], pictures: dict[tuple[str, str], Draft]) -> Draft:
-        """The item that a row belongs to: its picture's, or one of its own."""
-        where = f"line {row.number}"
-        id = _cell(row, columns, "id") or where
-        if "image" not in columns:
-            return Draft(id=printable(id), stem=numbered_stem(row.number))
-        if columns["image"] >= len(row.cells):
-            problem = ("missing_field", f"{where} has {len(row.cells)} columns")
-            return pictures.setdefault((where, ""), Draft(id=where, stem=where, problem=problem))  # type: ignore[arg-type]
-        raw = row.cells[columns["image"]].strip()
-        kind = pretrain_kind({"type": _cell(row, columns, "type")}) if "type" in columns else ""
-        image_id = _cell(row, columns, "image_id")
-        identity = image_id or (raw.decode("utf-8", "replace") if b"." in raw else xxhash.xxh3_128_hexdigest(raw))
-        known = pictures.get((identity, kind))
-        if known is None:
-            name = printable(image_id or id)
-            if (kind, name) in self._names:  # row ids are unique only within each dataset that a mixed file was made of
-                name = f"{name}-line{row.number}"
-            self._names.add((kind, name))
-            stem = name if image_id or "id" in columns else numbered_stem(row.number)
-            known = pictures[identity, kind] = Draft(id=name, stem=f"{kind}-{stem}" if kind else stem)
-            self._place(known, raw, row, columns["image"], where=where)
-        return known
-
-    def _place(self, draft: Draft, raw: bytes, row: _Row, column: int, *, where: str) -> None:
-        if b"." in raw:  # base64 has no dot, and a path always has one
-            file = raw.decode("utf-8", "surrogateescape")
-            if is_broken(file):
-                draft.problem = ("broken_utf8", f"{where}: {printable(file)}")
-            elif is_remote(file):
-                draft.problem = ("remote_media", f"{where}: URLs are not fetched")
+def _drafts(config: Config) -> Iterator[Draft]:
+    """Every picture with what its rows say, or every row of a file without pictures, by first appearance."""
+    _, layout, columns = config.layout()
+    if "image" not in columns:
+        for number, cells, _ in _rows(config):
+            draft = Draft(id=printable(_id(number, cells)), stem=numbered_stem(number))
+            _annotate(draft, number, cells, layout)
+            yield draft
+        return
+    repeats = (
+        Repeats() if "question" in columns and "type" not in columns else None
+    )  # a mixed file numbers each set anew
+    for _, rows in grouped(_by_picture(config, repeats)):
+        if repeats is not None and not repeats.is_settled:
+            repeats.settle(lambda: (_id(number, cells) for number, cells, _ in _rows(config)))
+        draft = _pictured(rows[0])
+        for number, cells, picture in rows:
+            id = _id(number, cells)
+            if _content(picture) != _content(rows[0][2]):
+                detail = f"line {number} shows another picture under the image id {draft.id}"
+                draft.refuse(id, "duplicate_id", detail)
+            elif repeats is not None and repeats.is_repeat(id, number - 1):
+                draft.refuse(id, "duplicate_id", f"line {number} repeats the id of an earlier question")
             else:
-                draft.media.append(Place(kind=_ENDINGS.get(PurePosixPath(file).suffix.lower(), "image"), file=file))
-        elif raw:
-            draft.media.append(Place(at=row.address(column)))
-        else:
-            draft.problem = ("missing_field", f"{where} has no picture")
-
-    def _annotate(self, draft: Draft, row: _Row, layout: Layout, columns: Mapping[str, int]) -> None:
-        where = f"line {row.number}"
-        id = printable(_cell(row, columns, "id") or where)
-        with draft.refusing(id):
-            lacking = [name for name, column in columns.items() if column >= len(row.cells)]
-            if layout.essential.intersection(lacking):
-                raise MediaProblem("missing_field", f"{where} has {len(row.cells)} columns, and none for {lacking[0]}")
-            if _is_another_picture(draft, row, columns):
-                raise MediaProblem("duplicate_id", f"{where} shows another picture under the image id {draft.id}")
-            if "question" in columns and "type" not in columns:
-                if id in self._question_ids:
-                    raise MediaProblem("duplicate_id", f"{where} repeats the id of an earlier question")
-                self._question_ids.add(id)
-            cells = {name: row.text(at) for name, at in columns.items() if name != "image" and at < len(row.cells)}
-            layout.read(draft, cells, id, where)
+                _annotate(draft, number, cells, layout)
+        yield draft
 
 
-def _is_another_picture(draft: Draft, row: _Row, columns: Mapping[str, int]) -> bool:
-    if "image" not in columns or not draft.media:
-        return False
-    place = draft.media[0]
-    raw = row.cells[columns["image"]]
-    if place.at is None:
-        return place.file != raw.strip().decode("utf-8", "surrogateescape")
-    return bool(place.at["fingerprint"] != xxhash.xxh3_128_hexdigest(raw))
+def _by_picture(config: Config, repeats: Repeats | None) -> Iterator[tuple[str, tuple[int, dict[str, str], Any]]]:
+    """Yield (what to group by, row): a picture and, in a mixed file, the kind of annotation, as a record holds one kind."""
+    for number, cells, picture in _rows(config):
+        if repeats is not None:
+            repeats.note(_id(number, cells))
+        kind = pretrain_kind(cells) if "type" in cells else ""
+        yield f"{kind}\0{cells.get('image_id', '').strip() or _content(picture) or number}", (number, cells, picture)
 
 
-def _cell(row: _Row, columns: Mapping[str, int], name: str) -> str:
-    column = columns.get(name)
-    return row.text(column).strip() if column is not None and column < len(row.cells) else ""
+def _rows(config: Config) -> Iterator[_Row]:
+    """Read the cells of every row that its task needs. Raises `InputError` where the first is of another task."""
+    task, layout, columns = config.layout()
+    for line in _read(config.annotations):
+        if line.number == 1:
+            _check_first(line, layout, columns, task=task, path=config.annotations)
+        there = [(name, at) for name, at in columns.items() if name != "image" and at < len(line.cells)]
+        picture = line.picture(columns["image"]) if "image" in columns else ""
+        yield line.number, {name: line.text(at) for name, at in there}, picture
 
 
-def _read(path: str) -> Iterator[_Row]:
+def _content(picture: str | tuple[int, int, str]) -> str:
+    """The same for the same picture, wherever in the file it stands."""
+    return picture if isinstance(picture, str) else picture[2]
+
+
+def _id(number: int, cells: Mapping[str, str]) -> str:
+    return printable(cells.get("id", "").strip()) or f"line {number}"
+
+
+def _pictured(row: _Row) -> Draft:
+    """The item of a picture, from its first row. Row ids name no record: they are unique only within one part of a mixed file."""
+    number, cells, picture = row
+    where = f"line {number}"
+    image_id = printable(cells.get("image_id", "").strip())
+    draft = Draft(id=image_id or _id(number, cells), stem=image_id or numbered_stem(number))
+    if not picture:
+        draft.problem = ("missing_field", f"{where} has no picture")
+    elif not isinstance(picture, str):
+        offset, size, fingerprint = picture
+        draft.media.append(Place(at={"offset": offset, "size": size, "fingerprint": fingerprint}))
+    elif is_broken(picture):
+        draft.problem = ("broken_utf8", f"{where}: {printable(picture)}")
+    elif is_remote(picture):
+        draft.problem = ("remote_media", f"{where}: URLs are not fetched")
+    else:
+        kind = _ENDINGS.get(PurePosixPath(picture).suffix.lower(), "image")
+        draft.media.append(Place(kind=kind, file=picture))
+    return draft
+
+
+def _annotate(draft: Draft, number: int, cells: Mapping[str, str], layout: Layout) -> None:
+    where = f"line {number}"
+    id = _id(number, cells)
+    with draft.refusing(id):
+        lacking = layout.essential - cells.keys() - {"image"}
+        if lacking:
+            raise MediaProblem("missing_field", f"{where} is too short and has no {', '.join(sorted(lacking))}")
+        layout.read(draft, cells, id, where)
+
+
+def _read(path: str) -> Iterator[_Line]:
     """The rows of a file, literally: these files know no quoting, and captions are full of quotes."""
     check_file(path, key=KEY)
     with Path(path).open("rb") as file:
@@ -214,7 +213,7 @@ def _read(path: str) -> Iterator[_Row]:
         for line in file:
             if line.strip():
                 number += 1
-                yield _Row(number=number, offset=offset, cells=line.rstrip(b"\r\n").split(b"\t"))
+                yield _Line(number=number, offset=offset, cells=line.rstrip(b"\r\n").split(b"\t"))
             offset += len(line)
 
 
@@ -234,7 +233,7 @@ def _load(place: PlainPlace, path: str, folder: MediaFolder) -> bytes:
         raise MediaProblem("not_media", f"no valid base64 ({error})") from error
 
 
-def _check_first(row: _Row, layout: Layout, columns: Mapping[str, int], *, task: str, path: str) -> None:
+def _check_first(row: _Line, layout: Layout, columns: Mapping[str, int], *, task: str, path: str) -> None:
     """See by the first row whether the file is of this task. Raises `InputError`."""
     needed = max(column for name, column in columns.items() if name not in layout.optional)
     if needed >= len(row.cells):
