@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -16,6 +17,8 @@ from shards.storage import open_storage
 _URL = re.compile(r"(https?|ftp)://", re.IGNORECASE)
 _PROBES = 50  # files of a folder that are looked up before a run
 _FOLDERS_REMEMBERED = 4096
+_PLAIN_NAME = re.compile(r"[^/.\0][^/\0]*(/[^/.\0][^/\0]*)*")  # nothing in it that could lead anywhere else
+_READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe that nobody writes to would be waited for
 
 
 def is_remote(place: str) -> bool:
@@ -42,10 +45,7 @@ class MediaFolder:
         """Read one file. Raises `MediaProblem` when it is not there, cannot be read or lies outside."""
         try:
             if self.is_local:
-                path = self._inside(file)
-                if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
-                    raise MediaProblem("not_media", f"{file} is a folder, a pipe or a device, and no file")
-                return Path(path).read_bytes()
+                return self._read_local(file)
             if ".." in PurePosixPath(file).parts or file.startswith("/") or "://" in file:
                 raise MediaProblem("outside_media", f"{file} leads out of {self.root}")
             return open_storage(self.root).read(file)
@@ -72,22 +72,52 @@ class MediaFolder:
         if next(root.iterdir(), None) is None:
             raise InputError(f"source.media: {root.absolute()} is empty; unpack the media files there")
 
+    def _read_local(self, file: str) -> bytes:
+        path = self._below(file)
+        try:
+            handle = os.open(path, _READING if self.follow_links else _READING | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.ELOOP or self.follow_links:
+                raise
+            handle = os.open(self._inside(file), _READING)
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise MediaProblem("not_media", f"{file} is a folder, a pipe or a device, and no file")
+            data = os.read(handle, status.st_size + 1)
+            if len(data) == status.st_size:  # the common case: one byte more was asked for and is not there
+                return data
+            pieces = [data]
+            while piece := os.read(handle, 1 << 24):
+                pieces.append(piece)
+            return b"".join(pieces)
+        finally:
+            os.close(handle)
+
     def _inside(self, file: str) -> str:
-        """The path of a file that lies inside the folder. Raises `MediaProblem` for any other."""
-        path = os.path.normpath(os.path.join(os.path.abspath(self.root), file))
-        if not _lies_in(path, os.path.abspath(self.root)):
-            raise MediaProblem("outside_media", f"{file} lies outside of the media folder {self.root}")
-        if not self.follow_links:
-            folder, name = os.path.split(path)
-            real = os.path.join(_real(folder), name)
-            if os.path.islink(real):
-                real = os.path.realpath(real)
-            if not _lies_in(real, _real(os.path.abspath(self.root))):
-                raise MediaProblem(
-                    "outside_media",
-                    f"{file} is a link that leads out of the media folder; allow it with source.follow_links=true",
-                )
+        """The path of a file that lies inside the folder, links followed. Raises `MediaProblem` for any other."""
+        path = self._below(file)
+        if not self.follow_links and os.path.islink(path) and not _lies_in(os.path.realpath(path), self._real_root()):
+            raise _leads_out(file)
         return path
+
+    def _below(self, file: str) -> str:
+        """The path of a name whose folder lies inside; the file itself may still be a link."""
+        root = _normal(self.root) if self.root.startswith(os.sep) else os.path.abspath(self.root)
+        if _PLAIN_NAME.fullmatch(file):
+            path = f"{root.rstrip(os.sep)}/{file}"
+        else:
+            path = os.path.normpath(os.path.join(root, file))
+            if not _lies_in(path, root):
+                raise MediaProblem("outside_media", f"{file} lies outside of the media folder {self.root}")
+        if not self.follow_links:
+            folder, real_root = _real(path[: path.rindex(os.sep)] or os.sep), self._real_root()
+            if folder != real_root and not _lies_in(folder, real_root):
+                raise _leads_out(file)
+        return path
+
+    def _real_root(self) -> str:
+        return _real(self.root if self.root.startswith(os.sep) else os.path.abspath(self.root))
 
 
 class NamedFiles:
@@ -120,8 +150,20 @@ class NamedFiles:
             )
 
 
+def _leads_out(file: str) -> MediaProblem:
+    return MediaProblem(
+        "outside_media",
+        f"{file} is a link that leads out of the media folder; allow it with source.follow_links=true",
+    )
+
+
 def _lies_in(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+@lru_cache(_FOLDERS_REMEMBERED)
+def _normal(folder: str) -> str:
+    return os.path.normpath(folder)
 
 
 @lru_cache(_FOLDERS_REMEMBERED)

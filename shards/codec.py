@@ -8,6 +8,7 @@ import tarfile
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from shards.errors import DamagedRecordError, DatasetError
@@ -133,8 +134,7 @@ def _check_names(record: Record) -> None:
             f"{where}: keys are made of A-Z a-z 0-9 _ and -, because the first dot of a tar name ends the key"
         )
     names = [media.member for media in record.media]
-    wrong = [name for name in names if not _MEMBER.fullmatch(name) or name in _OWN_MEMBERS]
-    if wrong or len(set(names)) != len(names):
+    if not all(map(_is_media_member, names)) or len(set(names)) != len(names):
         raise DatasetError(f"{where}: media members {names} must be distinct extensions such as 'jpg' or '0.jpg'")
     if set(names) != set(record.payload):
         raise DatasetError(
@@ -156,6 +156,11 @@ def _parse_header(header: Any) -> tuple[_Header, tuple[Annotation, ...]]:
     if not isinstance(annotations, list):
         raise PlainError(" has no list of annotations")
     return from_plain(_Header, fields), tuple(_annotation_at(place, item) for place, item in enumerate(annotations))
+
+
+@lru_cache(256)
+def _is_media_member(name: str) -> bool:
+    return _MEMBER.fullmatch(name) is not None and name not in _OWN_MEMBERS
 
 
 def _plain_annotation(place: int, annotation: Annotation) -> Any:

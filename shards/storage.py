@@ -20,6 +20,7 @@ import xxhash
 from shards.errors import DatasetError, MissingLibraryError
 
 COPY_BYTES = 1 << 22
+_BUFFER_BYTES = 1 << 16  # pictures are larger and go past it: copying them costs more than a write
 _PART_BYTES = 1 << 24  # of a multipart upload: what a writer holds in memory; 10,000 parts are 156 GiB
 _FLAT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"})  # protocols of object stores
 
@@ -229,10 +230,10 @@ class LocalStorage(Storage):
     def open_write(self, temporary: str) -> BinaryIO:
         path = self.path(temporary)
         try:
-            return open(path, "wb", buffering=1 << 20)
+            return open(path, "wb", buffering=_BUFFER_BYTES)
         except FileNotFoundError:
             self._make_folder(os.path.dirname(path))
-            return open(path, "wb", buffering=1 << 20)
+            return open(path, "wb", buffering=_BUFFER_BYTES)
 
     def publish(self, temporary: str, name: str, *, existing: Literal["keep", "replace"] = "keep") -> bool:
         source, target = self.path(temporary), self.path(name)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -49,7 +51,7 @@ def outline(data: bytes) -> Outline | None:
 
 def _jpeg(data: bytes) -> Outline | None:
     size, orientation = (0, 0), 1
-    components: dict[int, int] = {}  # of the frame: id to quantization table
+    components: Mapping[int, int] = {}  # of the frame: id to quantization table
     quantizers: set[int] = set()
     coders: set[int] = set()  # Huffman tables: class << 4 | id
     place = 2
@@ -69,12 +71,11 @@ def _jpeg(data: bytes) -> Outline | None:
             size = (height, width)
             if not components:
                 return None
-        elif marker == _QUANTIZERS:
-            if not _take_quantizers(data[body:end], quantizers):
+        elif marker in (_QUANTIZERS, _CODERS):
+            tables = _tables(data[body:end], marker)
+            if not tables:
                 return None
-        elif marker == _CODERS:
-            if not _take_coders(data[body:end], coders):
-                return None
+            (quantizers if marker == _QUANTIZERS else coders).update(tables)
         elif marker == _APP1:
             if data.startswith(_EXIF, body):
                 orientation = _orientation(data[body + len(_EXIF) : end])
@@ -84,7 +85,8 @@ def _jpeg(data: bytes) -> Outline | None:
     return None
 
 
-def _frame(body: bytes) -> tuple[int, int, dict[int, int]]:
+@lru_cache(1024)
+def _frame(body: bytes) -> tuple[int, int, Mapping[int, int]]:
     """Height, width and components of a frame header; no components where it is not of 8-bit samples in 1, 3 or 4 of them."""
     if len(body) < 9 or body[0] != 8 or body[5] not in (1, 3, 4) or len(body) != 6 + 3 * body[5]:
         return 0, 0, {}
@@ -94,33 +96,36 @@ def _frame(body: bytes) -> tuple[int, int, dict[int, int]]:
     return body[1] << 8 | body[2], body[3] << 8 | body[4], components if whole else {}
 
 
-def _take_quantizers(body: bytes, found: set[int]) -> bool:
+@lru_cache(1024)  # most pictures have the tables of the same few encoders
+def _tables(body: bytes, marker: int) -> frozenset[int]:
+    """The ids of the tables that a segment defines; none where it is broken."""
+    return _coders(body) if marker == _CODERS else _quantizers(body)
+
+
+def _quantizers(body: bytes) -> frozenset[int]:
+    found = set()
     place = 0
-    while place < len(body):
-        if body[place] & 0xEC:  # 8 or 16 bits, table 0 to 3
-            return False
+    while place < len(body) and not body[place] & 0xEC:  # 8 or 16 bits, table 0 to 3
         found.add(body[place] & 3)
         place += 129 if body[place] >> 4 else 65
-    return place == len(body)
+    return frozenset(found) if place == len(body) else frozenset()
 
 
-def _take_coders(body: bytes, found: set[int]) -> bool:
+def _coders(body: bytes) -> frozenset[int]:
+    found = set()
     place = 0
-    while place + 17 <= len(body):
-        if body[place] & 0xEC:  # for DC or AC, table 0 to 3
-            return False
-        # Codes of every length must fit beside the shorter ones; the one of all ones is never used.
-        free = 1
+    while place + 17 <= len(body) and not body[place] & 0xEC:  # for DC or AC, table 0 to 3
+        free = 1  # codes of a length must fit beside the shorter ones
         for count in body[place + 1 : place + 17]:
             free = 2 * free - count
             if free < 0:
-                return False
+                return frozenset()
         found.add(body[place])
         place += 17 + sum(body[place + 1 : place + 17])
-    return place == len(body)
+    return frozenset(found) if place == len(body) else frozenset()
 
 
-def _is_scan(body: bytes, components: dict[int, int], coders: set[int]) -> bool:
+def _is_scan(body: bytes, components: Mapping[int, int], coders: set[int]) -> bool:
     """Whether a scan header names components of the frame and tables that are there."""
     if len(body) < 6 or len(body) != 4 + 2 * body[0] or body[0] > len(components):
         return False
