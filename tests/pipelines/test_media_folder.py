@@ -84,7 +84,7 @@ def test_a_wrong_folder_shows_by_a_sample_of_the_names_that_are_looked_for(folde
     names = NamedFiles(folder)
     for number in range(5000):
         names.note(f"{number}.jpg")
-    with pytest.raises(InputError, match="looked for 0.jpg"):
+    with pytest.raises(InputError, match=r"looked for 0\.jpg"):
         names.check(annotations="captions.json")
     good = NamedFiles(folder)
     good.note("below/a.jpg")
