@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shards.containers import Container, check_whole, container_of, open_container
+from shards.containers import Container, after_id3, check_whole, container_of, open_container
 from shards.records import Media, MediaProblem
 
 _DIGITS = 6  # of seconds: finer than a sample at any rate in use
@@ -87,7 +87,7 @@ def _stated_samples(stream: Any) -> int:
 
 def _stated_mp3_frames(data: bytes) -> int:
     """How many frames an MP3 says it has, in the table that encoders put into its first one; 0 where there is none."""
-    start = max(data.find(b"\xff\xfb"), 0)
+    start = after_id3(data)
     for name in (b"Xing", b"Info"):
         at = data.find(name, start, start + _XING_REACH)
         if at >= 0 and data[at + 7] & 1:

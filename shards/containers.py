@@ -127,7 +127,7 @@ def _other(data: bytes) -> Container | None:
             return Container(format=format, extension=extension)
     if len(data) > 2 * _TS_PACKET and all(data[place * _TS_PACKET] == 0x47 for place in range(3)):
         return Container(format="mpegts", extension="ts")
-    start = _after_id3(data)
+    start = after_id3(data)
     if data[start : start + 4] == b"fLaC":
         return Container(format="flac", extension="flac")
     head = data[start : start + 2]
@@ -138,7 +138,7 @@ def _other(data: bytes) -> Container | None:
     return None
 
 
-def _after_id3(data: bytes) -> int:
+def after_id3(data: bytes) -> int:
     """Where the sound starts behind an ID3v2 tag; 0 without one."""
     if data[:3] != b"ID3" or len(data) < 10:
         return 0
