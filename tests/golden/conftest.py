@@ -92,6 +92,12 @@ def _first(case: Case, key: str) -> Any:
     return (case.json("expected.json")[key] or [{}])[0] if case.expects(key) else {}
 
 
+def _lists(case: Case, key: str) -> bool:
+    """Whether `expected.json` is a list of objects with this key."""
+    found = case.json("expected.json")
+    return isinstance(found, list) and bool(found) and isinstance(found[0], dict) and key in found[0]
+
+
 KINDS: dict[str, Callable[[Case], bool]] = {
     "vicha/pretrain": _is_pretraining,
     "vicha/pretrain_three_steps": lambda case: "config_case" in case.config and "step0.mlm_labels" in case.inputs,
@@ -103,6 +109,7 @@ KINDS: dict[str, Callable[[Case], bool]] = {
     "vicha/text_cleaning": lambda case: case.expects("pre_caption"),
     "vicha/tokenizer": lambda case: case.has("vocab.txt") and case.expects("rows", "pair"),
     "vicha/randaugment": lambda case: "apply_probability" in case.config and "image_zero_min" in case.inputs,
+    "epalm/video_frame_sampling": lambda case: case.has("expected.json") and _lists(case, "interval_starts"),
     "metrics/retrieval": lambda case: case.has("ids.json") and "similarity_image_by_text" in case.inputs,
 }
 
