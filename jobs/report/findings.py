@@ -101,6 +101,7 @@ class Findings:
     """Everything that one page tells of."""
 
     datasets: tuple[Dataset, ...] = ()
+    shown: tuple[Dataset, ...] = ()  # those of which single records are shown: the named ones, else the first found
     runs: tuple[Run, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     timings: tuple[TimedStep, ...] = ()
@@ -117,6 +118,7 @@ def find(datasets: Sequence[str], runs: Sequence[str]) -> Findings:
         DatasetError: a dataset is damaged.
     """
     opened = [open_dataset(name) for name in datasets]
+    named = tuple(opened)
     found_runs: list[Run] = []
     evaluations: list[Evaluation] = []
     timings: tuple[TimedStep, ...] = ()
@@ -141,7 +143,8 @@ def find(datasets: Sequence[str], runs: Sequence[str]) -> Findings:
             )
     ordered = tuple(sorted(found_runs, key=lambda run: (run.config.get("init") is not None, str(run.path))))
     return Findings(
-        datasets=tuple(sorted(opened, key=_dataset_order)),
+        datasets=(every := tuple(sorted(opened, key=_dataset_order))),
+        shown=named or every[:1],
         runs=ordered,
         evaluations=tuple(sorted(evaluations, key=lambda found: _evaluation_order(found, ordered))),
         timings=timings,

@@ -12,16 +12,24 @@ import yaml
 from pydantic import Field
 
 from jobs.report.ablation_section import ablation_section, read_ablation
-from jobs.report.dataset_sections import datasets_section, gallery_section, rejects_section, size_text
+from jobs.report.dataset_sections import datasets_section, size_text
 from jobs.report.findings import Findings, find
+from jobs.report.gallery import Room, annotation_columns, gallery_section, seen_through
 from jobs.report.markup import Markup, join, tag, trusted
+from jobs.report.measures import measures_section
 from jobs.report.pictures import Locator, concept_scores
+from jobs.report.rejects import column_rejects, column_sentence, dataset_rejects, ledger_sentence, rejects_section
 from jobs.report.run_sections import curves_section, recall_section, retrievals_section, timings_section
+from jobs.report.soundness import look_for_damage, soundness_section
 from jobs.report.stall_section import stall_section
+from shards.annotations import read_ledger
 from shards.config import Config, digest
 from shards.errors import ConfigError, InputError
+from shards.reader import Dataset
 
 STYLE = Path(__file__).with_name("style.css")
+_FRAME = 32_768  # characters: style, header and the headings around the cards
+_LONGEST_CONFIG = 40_000  # characters of one config
 
 
 class ReportConfig(Config):
@@ -34,8 +42,18 @@ class ReportConfig(Config):
     output: str = "report.html"
     """The page."""
     title: str | None = None
-    pictures: int = Field(12, ge=0, le=500)
-    """Pictures of the first dataset to show."""
+    records: int = Field(12, ge=0, le=500)
+    """How many records to show of each dataset that is named, and of each column of annotations beside it; without such a
+    name, of the first dataset found."""
+    measured: int = Field(2000, ge=0)
+    """Over how many records of each of these datasets, spread evenly, sizes, lengths and counts are measured."""
+    verify: bool | None = None
+    """Whether to verify the datasets while the page is written; unset: those of at most `verify_mib`."""
+    verify_mib: float = Field(256, ge=0)
+    """Up to which size, in MiB of shards, a dataset is verified where `verify` is unset."""
+    page_mib: float = Field(8, ge=1)
+    """About how large the page may become, in MiB: media are shown smaller, shorter or as stills to keep within it, and where
+    that is not enough fewer records are shown."""
     retrievals: int = Field(10, ge=0, le=100)
     """How many of the best and of the worst retrievals to show."""
     ablation: str | None = None
@@ -97,21 +115,69 @@ def build_page(findings: Findings, config: ReportConfig) -> str:
 
 
 def _sections(findings: Findings, config: ReportConfig) -> Iterator[Markup | None]:
+    """The sections in their order. Galleries take what the others leave of the page, so they are made last."""
+    before, after = list(_about_runs(findings, config)), list(_about_data(findings, config))
+    spent = sum(len(section.encode()) for section in [*before, *after] if section is not None)
+    room = Room(left=round(config.page_mib * 2**20) - spent - _FRAME)
+    yield from before
+    if config.records:
+        yield from _galleries(findings, config, room)
+    yield from after
+
+
+def _about_runs(findings: Findings, config: ReportConfig) -> Iterator[Markup | None]:
     if findings.evaluations:
         yield recall_section(findings.evaluations)
         yield retrievals_section(findings.evaluations[-1], Locator(findings.datasets), count=config.retrievals)
-    if findings.datasets and config.pictures:
-        yield gallery_section(
-            findings.datasets[0], pictures=config.pictures, concepts=config.concepts, agreements=findings.agreements
+
+
+def _galleries(findings: Findings, config: ReportConfig, room: Room) -> Iterator[Markup | None]:
+    shown: list[tuple[str | None, Dataset]] = []
+    for dataset in findings.shown:
+        shown.append((None, dataset))
+        shown += seen_through(dataset, annotation_columns(dataset))
+    for number, (column, dataset) in enumerate(shown):
+        own = Room(left=room.share(len(shown) - number))
+        section = gallery_section(
+            dataset,
+            records=config.records,
+            concepts=config.concepts,
+            agreements=findings.agreements,
+            room=own,
+            number=number,
+            column=column,
         )
+        if section is not None:
+            room.spend(section)
+        yield section
+
+
+def _about_data(findings: Findings, config: ReportConfig) -> Iterator[Markup | None]:
+    if config.measured:
+        for dataset in findings.shown:
+            yield measures_section(dataset, sample=config.measured)
     if config.ablation is not None:
         yield ablation_section(read_ablation(config.ablation))
     if findings.runs:
         yield curves_section(findings.runs)
         yield stall_section(findings.runs)
     if findings.datasets:
-        yield datasets_section(findings.datasets)
-        yield rejects_section(findings.datasets)
+        files, ledgers = [], []
+        for dataset in findings.datasets:
+            files.append(dataset_rejects(dataset))
+            ledgers.append((files[-1].title, ledger_sentence(dataset.card, files[-1])))
+            for column in annotation_columns(dataset):
+                folder = f"sidecars/{column}"
+                files.append(column_rejects(dataset, folder))
+                ledgers.append((files[-1].title, column_sentence(read_ledger(dataset.storage, folder), files[-1])))
+        yield datasets_section(findings.datasets, ledgers)
+        yield rejects_section(files)
+        yield soundness_section(
+            [
+                look_for_damage(dataset, wanted=config.verify, most_mib=config.verify_mib)
+                for dataset in findings.datasets
+            ]
+        )
     if findings.timings:
         yield timings_section(findings.timings)
     yield _configs(findings, config)
@@ -172,6 +238,8 @@ def _configs(findings: Findings, config: ReportConfig) -> Markup | None:
 
 def _folded(title: str, digests: Mapping[str, str], config: Mapping[str, Any]) -> Markup:
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
+    if len(text) > _LONGEST_CONFIG:
+        text = text[:_LONGEST_CONFIG] + "\n… the rest is in dataset.json or config.yaml\n"
     named = join(tag("p", f"{name}: ", tag("code", value)) for name, value in digests.items())
     return tag("details", tag("summary", title), named, tag("pre", text, tabindex=0))
 

@@ -17,11 +17,11 @@ import yaml
 
 from jobs.cli import main
 from jobs.report.curves import Curve, ticks
-from jobs.report.dataset_sections import REASONS
 from jobs.report.findings import Retrieval, find
 from jobs.report.markup import tag
 from jobs.report.page import ReportConfig, write_report
 from jobs.report.pictures import picture_uri
+from jobs.report.rejects import REASONS
 from jobs.report.run_sections import choose_retrievals
 from shards.errors import ConfigError, InputError
 from shards.manifest import merge
@@ -201,7 +201,7 @@ def test_a_caption_with_markup_in_it_is_shown_and_not_obeyed(tmp_path: Path) -> 
 def test_a_dataset_alone_and_a_run_alone_give_a_page_without_empty_parts(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "tiny", concepts=False)
     alone = Page(write_report(ReportConfig(dataset=str(dataset), output=str(tmp_path / "dataset.html"))))
-    assert "Pictures and texts" in alone.headings
+    assert "Pictures and captions" in alone.headings
     assert "Training" not in alone.headings
     run = Page(write_report(ReportConfig(run=str(write_run(tmp_path / "run")), output=str(tmp_path / "run.html"))))
     assert "Training" in run.headings

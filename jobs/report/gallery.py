@@ -1,0 +1,162 @@
+"""A sample of a dataset's records as cards, as many as the page has room for, and the annotations that were attached later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.report.cards import MOST_CONCEPTS, record_card
+from jobs.report.markup import Markup, tag
+from jobs.report.pictures import concept_scores, sample_rows
+from shards.annotations import KIND
+from shards.columns import COLUMN_CARD
+from shards.errors import DamagedRecordError, DatasetError
+from shards.reader import Dataset, open_dataset
+
+_MEDIA = {"image": "pictures", "video": "clips", "audio": "sounds", "regions": "region features"}
+_SAID = {
+    "caption": "captions",
+    "question": "questions",
+    "grounding": "expressions",
+    "detection": "objects",
+    "entailment": "hypotheses",
+    "statement": "statements",
+    "label": "labels",
+    "image_code": "image codes",
+}
+
+
+@dataclass(slots=True)
+class Room:
+    """How many characters a page still has; media make nearly all of them."""
+
+    left: int
+
+    def share(self, parts: int) -> int:
+        """What one of so many parts that are still to come may take."""
+        return max(0, self.left) // max(1, parts)
+
+    def spend(self, markup: Markup) -> None:
+        self.left -= len(markup.encode())
+
+
+def gallery_section(
+    dataset: Dataset,
+    *,
+    records: int,
+    concepts: str,
+    agreements: Mapping[str, tuple[float, float]],
+    room: Room,
+    number: int = 0,
+    column: str | None = None,
+) -> Markup | None:
+    """Records spread evenly over a dataset, with what is said about them and the concepts that a CLIP model sees.
+
+    Args:
+        dataset: the one to show, or the view of it through a column of annotations.
+        records: how many at most.
+        concepts: the sidecar column of concepts.
+        agreements: by column, how far the best concepts agree with captions; empty where that is not known.
+        room: of these galleries; cards that would not fit are left out, and the page says so.
+        number: of this gallery on the page.
+        column: the column of annotations that the dataset is seen through.
+
+    Returns:
+        The section; None where the dataset has no record that can be read.
+    """
+    places = sample_rows(dataset, records)
+    scores, card = concept_scores(dataset, places, column=concepts) if column is None else ({}, {})
+    cards: list[Markup] = []
+    for tried, place in enumerate(places):
+        try:
+            record = dataset.record(*place)
+        except DamagedRecordError:
+            continue  # `verify` names it; a page about the others is still wanted
+        drawn = record_card(record, concepts=scores.get(place) or {}, allowance=room.share(len(places) - tried))
+        if len(drawn.encode()) > room.left:
+            break
+        room.spend(drawn)
+        cards.append(drawn)
+    if not cards:
+        return None
+    named = f"{dataset.card.name} · {dataset.card.split}"
+    told = f"{len(cards)} of the {len(dataset):,} records of {named}"
+    told += f" that have annotations of the column {column}" if column is not None else ""
+    every = max(1, len(dataset) // len(cards))
+    told += f", spread evenly: one in {every:,}." if every > 1 else "."
+    if len(cards) < len(places):
+        told += f" {len(places)} were asked for; the page's budget or damage left the others out."
+    if scores:
+        told += _about_concepts(card, agreements)
+    kind = dataset.card.annotation_type or ""
+    return tag(
+        "section",
+        tag("h2", heading(dataset, concepts=bool(scores)) + ("" if column is None else f", attached by {column}")),
+        tag("p", told, class_="lead"),
+        tag("p", concept_note(card), class_="quiet") if scores else None,
+        tag("div", *cards, class_=f"gallery of-{kind or 'all'}"),
+        id=f"records-{number}",
+    )
+
+
+def heading(dataset: Dataset, *, concepts: bool) -> str:
+    """Name what a gallery shows: pictures and texts, clips and captions, sounds and labels, …"""
+    kinds = [_MEDIA.get(kind, kind) for kind in dataset.card.media_kinds]
+    if concepts:
+        kinds.append("captions")
+        said = "concepts"
+    else:
+        said = (
+            "texts"
+            if dataset.card.annotation_type == "text"
+            else _SAID.get(dataset.card.annotation_type or "", "annotations")
+        )
+    words = [*kinds, said]
+    name = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return name.capitalize()
+
+
+def annotation_columns(dataset: Dataset) -> list[str]:
+    """The finished columns of annotations beside a dataset, by folder name."""
+    columns = []
+    for folder in dataset.storage.folders("sidecars"):
+        try:
+            card = json.loads(dataset.storage.read(f"{folder}/{COLUMN_CARD}"))
+        except (FileNotFoundError, ValueError):
+            continue  # being written, or damaged: `verify` names it
+        if isinstance(card, dict) and card.get("kind") == KIND:
+            columns.append(folder.removeprefix("sidecars/"))
+    return columns
+
+
+def seen_through(dataset: Dataset, columns: Sequence[str]) -> list[tuple[str, Dataset]]:
+    """The dataset as each of its columns of annotations shows it; those that are not finished are left out."""
+    views = []
+    for column in columns:
+        try:
+            views.append((column, open_dataset(dataset.path, annotations=column)))
+        except DatasetError:
+            continue
+    return views
+
+
+def concept_note(card: Mapping[str, Any]) -> str:
+    """Name the column of concepts and, as far as its card tells, how many were chosen among how many."""
+    chosen = f"the {card['top_k']} nearest" if "top_k" in card else "the nearest"
+    among = f" of {card['phrases']:,} phrases" if "phrases" in card else " phrases"
+    return f"Column {card['column']}-{card['digest8']}: {chosen}{among}; the best {MOST_CONCEPTS} are drawn."
+
+
+def _about_concepts(card: Mapping[str, Any], agreements: Mapping[str, tuple[float, float]]) -> str:
+    told = (
+        " The bars are visual concepts: nouns counted over the captions, ranked for each picture by the cosine between "
+        "their CLIP embeddings. No caption of the picture is looked at."
+    )
+    own, other = agreements.get(f"{card['column']}-{card['digest8']}", (None, None))
+    if own is not None and other is not None:
+        told += (
+            f" Of the best five, {own:.0%} are named in the picture's own captions; in another picture's, {other:.0%}."
+        )
+    return told

@@ -1,0 +1,156 @@
+"""What is counted and measured over a sample of a dataset's records, read from their headers alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from jobs.report.histograms import draw_histogram, draw_ranking
+from jobs.report.markup import Markup, tag
+from jobs.report.pictures import sample_rows
+from shards.errors import DamagedRecordError, DatasetError
+from shards.reader import Dataset
+from shards.records import (
+    Annotation,
+    Caption,
+    Detection,
+    Entailment,
+    Grounding,
+    ImageCode,
+    Label,
+    Media,
+    Question,
+    Record,
+    Statement,
+    Text,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """Numbers by (title, unit) and words by title, in the order in which a page shows them."""
+
+    records: int
+    numbers: Mapping[tuple[str, str], tuple[float, ...]]
+    words: Mapping[str, Mapping[str, int]]
+
+
+def measure(records: Iterable[Record]) -> Measures:
+    """Measure records; what none of them has is left out."""
+    numbers: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    words: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    count = 0
+    for record in records:
+        count += 1
+        for media in record.media:
+            for title, unit, value in _of_media(media):
+                numbers[title, unit].append(value)
+            words["Formats"][media.member.rpartition(".")[2]] += 1
+            if media.sample_rate is not None:
+                words["Sample rates"][f"{media.sample_rate:,} Hz"] += 1
+        numbers["Annotations per record", ""].append(len(record.annotations))
+        for annotation in record.annotations:
+            for title, unit, value in _of_annotation(annotation, record.media):
+                numbers[title, unit].append(value)
+            for title, word in _words(annotation):
+                words[title][word] += 1
+    finite = {
+        place: tuple(kept) for place, values in numbers.items() if (kept := [v for v in values if math.isfinite(v)])
+    }
+    return Measures(records=count, numbers=finite, words=dict(words))
+
+
+def sampled_headers(dataset: Dataset, count: int) -> Iterator[Record]:
+    """The headers of records spread evenly over a dataset; damaged ones are left out, because `verify` names them."""
+    for shard, row in sample_rows(dataset, count):
+        try:
+            yield dataset.record(shard, row, payload=False)
+        except DamagedRecordError:
+            continue
+
+
+def measures_section(dataset: Dataset, *, sample: int) -> Markup | None:
+    """Histograms of a dataset; None where none of its records can be read."""
+    try:
+        measures = measure(sampled_headers(dataset, sample))
+    except DatasetError:
+        return None
+    if not measures.records:
+        return None
+    charts = [draw_histogram(title, values, unit=unit) for (title, unit), values in measures.numbers.items()]
+    charts += [draw_ranking(title, counts) for title, counts in measures.words.items() if counts]
+    whole = measures.records == len(dataset)
+    told = "all" if whole else f"{measures.records:,} of the {len(dataset):,}"
+    return tag(
+        "section",
+        tag("h2", f"Measures of {dataset.card.name} · {dataset.card.split}"),
+        tag(
+            "p",
+            f"Over {told} records{'' if whole else ', spread evenly'}. "
+            "A last bar marked + holds everything beyond it, too.",
+            class_="lead",
+        ),
+        tag("div", *charts, class_="curves"),
+    )
+
+
+def _of_media(media: Media) -> Iterator[tuple[str, str, float]]:
+    kind = {"image": "picture", "video": "clip", "audio": "sound", "regions": "regions"}[media.kind]
+    if media.width and media.height:
+        yield f"Width of a {kind}", "px", media.width
+        yield f"Height of a {kind}", "px", media.height
+        yield "Width by height", "", media.width / media.height
+    if media.duration_s is not None:
+        yield f"Duration of a {kind}", "s", media.duration_s
+    if media.fps is not None:
+        yield "Frames per second", "", media.fps
+
+
+def _of_annotation(annotation: Annotation, media: tuple[Media, ...]) -> Iterator[tuple[str, str, float]]:
+    match annotation:
+        case Caption():
+            yield "Words of a caption", "", _length(annotation.text)
+        case Question():
+            yield "Words of a question", "", _length(annotation.question)
+            yield "Different answers of a question", "", len(annotation.answers)
+        case Grounding():
+            yield "Words of an expression", "", _length(annotation.text)
+        case Entailment():
+            yield "Words of a hypothesis", "", _length(annotation.hypothesis)
+        case Statement():
+            yield "Words of a statement", "", _length(annotation.text)
+        case Text():
+            yield "Words of a source", "", _length(annotation.source)
+            if annotation.target is not None:
+                yield "Words of a target", "", _length(annotation.target)
+        case ImageCode():
+            yield "Image codes", "", len(annotation.codes)
+    if isinstance(annotation, Grounding | Detection) and media and media[0].width and media[0].height:
+        x0, y0, x1, y1 = annotation.box
+        area = max(0.0, x1 - x0) * max(0.0, y1 - y0) / (media[0].width * media[0].height)
+        yield "Side of a box, of the picture's", "%", 100 * math.sqrt(area)
+
+
+def _words(annotation: Annotation) -> Iterator[tuple[str, str]]:
+    match annotation:
+        case Detection() | Entailment():
+            yield "Labels", annotation.label
+        case Label():
+            yield "Labels", annotation.name
+        case Statement() if annotation.label is not None:
+            yield "Labels", "true" if annotation.label else "false"
+        case Question():
+            if annotation.answers:
+                yield "Best answers", annotation.answers[0].text
+            if annotation.answer_type is not None:
+                yield "Kinds of answer", annotation.answer_type
+            if annotation.question_type is not None:
+                yield "Kinds of question", annotation.question_type
+        case Text() if annotation.target is not None and _length(annotation.target) <= 2:
+            yield "Short targets", annotation.target
+
+
+def _length(text: str) -> int:
+    return len(text.split())

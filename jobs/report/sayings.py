@@ -1,0 +1,81 @@
+"""What is said about a record, one line or little block for each kind of annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.report.markup import Markup, join, tag
+from jobs.report.overlays import clipped
+from jobs.report.pictures import annotation_text
+from shards.records import Annotation, Answer, Entailment, ImageCode, Label, Question, Statement, Text
+
+MOST_SAID = 8  # annotations of a record that are written out
+MOST_ANSWERS = 5
+MOST_CODES = 16
+LONGEST = 600  # letters of one text
+
+
+def saying(annotation: Annotation, *, first: bool) -> Markup:
+    """Write an annotation; the first of a record stands out where it is plain text."""
+    match annotation:
+        case Question():
+            return tag(
+                "div", tag("p", _cut(annotation.question), class_="first"), _answers(annotation.answers), class_="asked"
+            )
+        case Entailment():
+            premise = tag("p", tag("b", "premise"), " ", _cut(annotation.premise)) if annotation.premise else None
+            said = tag("p", _verdict(annotation.label), " ", _cut(annotation.hypothesis), class_="first")
+            return join([premise, said])
+        case Statement():
+            truth = None if annotation.label is None else "true" if annotation.label else "false"
+            return tag(
+                "p", _verdict(truth) if truth else None, " " if truth else None, _cut(annotation.text), class_="first"
+            )
+        case Label():
+            number = tag("span", f" class {annotation.index}", class_="quiet") if annotation.index is not None else None
+            return tag("p", _cut(annotation.name), number, class_="first")
+        case Text():
+            target = tag("p", tag("b", "→"), " ", _cut(annotation.target)) if annotation.target is not None else None
+            return join([tag("p", _cut(annotation.source), class_="first"), target])
+        case ImageCode():
+            codes = " ".join(map(str, annotation.codes[:MOST_CODES]))
+            rest = " …" if len(annotation.codes) > MOST_CODES else ""
+            text = tag("p", _cut(annotation.text), class_="first") if annotation.text else None
+            return join([text, tag("p", f"{len(annotation.codes):,} image codes: ", tag("code", codes + rest))])
+    return tag("p", _cut(annotation_text(annotation)), class_="first" if first else None)
+
+
+def say_rest(count: int, annotations: Sequence[Annotation]) -> list[Markup]:
+    """The line that says how many annotations are not written out; empty where all are."""
+    if count <= 0:
+        return []
+    return [tag("p", f"… and {count:,} more, {len(annotations):,} annotations in all", class_="quiet")]
+
+
+def _answers(answers: Sequence[Answer]) -> Markup:
+    if not answers:
+        return tag("p", "without answers", class_="quiet")
+    most = max(answer.weight for answer in answers) or 1.0
+    bars = [
+        tag(
+            "li",
+            tag("span", clipped(answer.text, 120)),
+            tag("span", f"{answer.weight:.2g}", class_="score"),
+            style=f"--share:{100 * max(0.0, answer.weight) / most:.0f}%",
+        )
+        for answer in answers[:MOST_ANSWERS]
+    ]
+    rest = (
+        tag("li", f"… and {len(answers) - MOST_ANSWERS} more", class_="more") if len(answers) > MOST_ANSWERS else None
+    )
+    return tag("ul", *bars, rest, class_="answers", aria_label="Answers with their weights")
+
+
+def _verdict(label: str) -> Markup:
+    """A label in a word of its own; those that every dataset knows have a colour."""
+    tone = {"true": "yes", "entailment": "yes", "false": "no", "contradiction": "no"}.get(label.lower(), "open")
+    return tag("span", clipped(label, 40), class_=f"verdict {tone}")
+
+
+def _cut(text: str) -> str:
+    return clipped(text, LONGEST)
