@@ -21,9 +21,11 @@ from typing import Any
 
 from pipelines.coco_pictures import coco_file, coco_stem
 from pipelines.drafts import Draft, Place, drafted_from_files, usable_text
+from pipelines.grouping import grouped
 from pipelines.media_folder import MediaFolder
-from pipelines.questions import QuestionIds, annotators_answers, ask
-from pipelines.raw_text import is_broken, read_json, read_rows
+from pipelines.object_lists import NotedIds, read_objects_of
+from pipelines.questions import annotators_answers, ask
+from pipelines.raw_text import is_broken, read_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 from shards.media import MediaProblem
@@ -32,6 +34,10 @@ from shards.records import Answer, MediaKind
 KEY = "source.annotations"
 _MEDIA: Mapping[str, MediaKind] = {"img_id": "image", "video": "video", "audio": "audio"}
 _TEXTS = ("sent", "question", "caption")
+_WANTED = (
+    f"give one of eP-ALM's lists, with one of {', '.join(_MEDIA)} and one of {', '.join(_TEXTS)}; "
+    "COCO's captions are read by source.kind=karpathy"
+)
 _COCO = re.compile(r"COCO_([a-z]+\d{4})_(\d{12})")
 _SPLIT = re.compile(r"(train|val|valid|testdev|test)(?![a-z]{2})")
 
@@ -52,41 +58,55 @@ def build(config: Config, target: Target) -> Source:
     return drafted_from_files(folder, lambda: _items(config.annotations, folder), config=config, target=target)
 
 
-def _items(path: str, folder: MediaFolder) -> list[Draft]:
+def _items(path: str, folder: MediaFolder) -> Iterator[Draft]:
     """Every picture, clip or sound with all that is said about it, by first appearance."""
-    items: dict[str, Draft] = {}
-    ids = QuestionIds()
-    for number, row in enumerate(_rows(path)):
-        where = f"[{number}]"
-        item = _item(items, row, where=where, folder=folder)
-        text = row.get("sent", row.get("question"))
-        if text is None and "caption" in row:
-            _add_captions(item, row["caption"], where=where)
-            continue
-        with item.refusing(str(row.get("question_id", where))):
-            ask(
-                item,
-                text,
-                id=ids.take(row.get("question_id"), where=where),
-                answers=_answers(row, where=where),
-                where=where,
-                question_type=row.get("question_type"),
-                answer_type=row.get("answer_type"),
-            )
-    return list(items.values())
+    ids = NotedIds(lambda: (row for _, row in _rows(path)))
+    for _, rows in grouped(_by_media(path, ids)):
+        number, first, _ = rows[0]
+        item = _item(first, where=f"[{number}]", folder=folder)
+        for number, row, noted in rows:
+            where = f"[{number}]"
+            text = row.get("sent", row.get("question"))
+            if text is None and "caption" in row:
+                _add_captions(item, row["caption"], where=where)
+                continue
+            with item.refusing(str(row.get("question_id", where))):
+                ask(
+                    item,
+                    text,
+                    id=ids.take(row, noted, where=where),
+                    answers=_answers(row, where=where),
+                    where=where,
+                    question_type=row.get("question_type"),
+                    answer_type=row.get("answer_type"),
+                )
+        yield item
 
 
-def _item(items: dict[str, Draft], row: Mapping[str, Any], *, where: str, folder: MediaFolder) -> Draft:
-    key = next((key for key in _MEDIA if key in row), "img_id")
+def _by_media(path: str, ids: NotedIds) -> Iterator[tuple[str, tuple[int, dict[str, Any], int | None]]]:
+    """Yield (what to group by, (number, object, number of its question id))."""
+    for number, row in _rows(path):
+        named = _named(row)
+        yield named[1] if named else f"[{number}]", (number, row, ids.note(row))
+
+
+def _named(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Which key of an object names its picture, clip or sound, and the name; None where none does."""
+    key = next((key for key in _MEDIA if key in row), "")
     name = row.get(key)
-    if isinstance(name, bool) or not isinstance(name, str | int) or name == "" or is_broken(str(name)):
-        return items.setdefault(where, Draft(id=where, stem=where, problem=("missing_field", f"{where} has no {key}")))
-    name = str(name)
-    if name not in items:
-        draft = items[name] = _picture(name, folder) if key == "img_id" else Draft(id=name, stem=_stem(name))
-        if key != "img_id":
-            draft.media.append(Place(kind=_MEDIA[key], file=name))
-    return items[name]
+    usable = isinstance(name, str | int) and not isinstance(name, bool) and name != "" and not is_broken(str(name))
+    return (key, str(name)) if usable else None
+
+
+def _item(row: Mapping[str, Any], *, where: str, folder: MediaFolder) -> Draft:
+    named = _named(row)
+    if named is None:
+        return Draft(id=where, stem=where, problem=("missing_field", f"{where} has none of {', '.join(_MEDIA)}"))
+    key, name = named
+    if key == "img_id":
+        return _picture(name, folder)
+    stem = name.removesuffix(".mp4").removesuffix(".wav")  # other endings stay, as two files may differ in nothing else
+    return Draft(id=name, stem=stem, media=[Place(kind=_MEDIA[key], file=name)])
 
 
 def _picture(name: str, folder: MediaFolder) -> Draft:
@@ -97,11 +117,6 @@ def _picture(name: str, folder: MediaFolder) -> Draft:
     number = int(found[2])
     file = coco_file(folder, number, subset=found[1])
     return Draft(id=str(number), stem=coco_stem(number), media=[Place(file=file)])
-
-
-def _stem(name: str) -> str:
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.name else name
 
 
 def _add_captions(item: Draft, raw: Any, *, where: str) -> None:
@@ -128,32 +143,28 @@ def _scored(text: Any, score: Any, *, where: str) -> Answer:
     return Answer(text=usable_text(text, what="answer", where=where), weight=float(score))
 
 
-def _rows(path: str) -> Iterator[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = list(_csv_rows(path)) if path.lower().endswith(".csv") else _json_rows(path)
-    if not any(row.keys() & _MEDIA.keys() and row.keys() & set(_TEXTS) for row in rows):
-        holds = ", ".join(sorted(rows[0])) if rows else "nothing"
-        raise InputError(
-            f"{KEY}: {path} is no list of eP-ALM: its objects need one of {', '.join(_MEDIA)} and one of {', '.join(_TEXTS)} "
-            f"(the first holds: {holds}); COCO's captions are read by source.kind=karpathy"
-        )
-    yield from rows
+def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (number, object)."""
+    if path.lower().endswith(".csv"):
+        return _csv_rows(path)
+    return read_objects_of(path, key=KEY, is_right=_is_right, wanted=_WANTED)
 
 
-def _json_rows(path: str) -> list[Mapping[str, Any]]:
-    content = read_json(path, key=KEY)
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise InputError(f"{KEY}: {path} is no JSON list of objects; give one of eP-ALM's, such as karpathy_train.json")
-    return content
+def _is_right(row: Mapping[str, Any]) -> bool:
+    return bool(row.keys() & _MEDIA.keys() and row.keys() & set(_TEXTS))
 
 
-def _csv_rows(path: str) -> Iterator[Mapping[str, Any]]:
+def _csv_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     parse: Mapping[str, Callable[[str], Any]] = {"label": _label_cell, "answers": _list_cell, "caption": _list_cell}
     header: tuple[str, ...] = ()
     for row in read_rows(path, key=KEY, delimiter=","):
         if row.number == 1:
             header = tuple(cell.strip() for cell in row.cells)
+            if not _is_right(dict.fromkeys(header)):
+                raise InputError(f"{KEY}: {path} has the columns {', '.join(header)}; {_WANTED}")
             continue
-        yield {name: parse.get(name, str)(cell) for name, cell in zip(header, row.cells, strict=False) if cell.strip()}
+        cells = zip(header, row.cells, strict=False)
+        yield row.number - 2, {name: parse.get(name, str)(cell) for name, cell in cells if cell.strip()}
 
 
 def _label_cell(cell: str) -> Any:

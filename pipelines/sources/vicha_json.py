@@ -18,11 +18,12 @@ from pydantic import Field, NonNegativeInt
 
 from pipelines.concept_column import ConceptLists, write_concepts
 from pipelines.drafts import Draft, Place, drafted_from_files, usable_text
+from pipelines.grouping import grouped
 from pipelines.media_folder import MediaFolder
-from pipelines.questions import QuestionIds, annotators_answers, ask
-from pipelines.raw_text import is_broken, printable, read_json
+from pipelines.object_lists import NotedIds, read_objects_of
+from pipelines.questions import annotators_answers, ask
+from pipelines.raw_text import is_broken, printable
 from pipelines.source import Source, SourceConfig, Target
-from shards.errors import InputError
 from shards.media import MediaProblem
 from shards.reader import Dataset
 from shards.records import Answer, Entailment, Statement
@@ -31,6 +32,21 @@ KEY = "source.annotations"
 Row = Mapping[str, Any]
 Reader = Callable[[Draft, Row, str], None]
 
+_FIELDS = frozenset(
+    [
+        "image",
+        "images",
+        "caption",
+        "question",
+        "question_id",
+        "answer",
+        "dataset",
+        "sentence",
+        "label",
+        "text",
+        "ref_id",
+    ]
+)  # what an item is made of
 _TRUTH: Mapping[Any, bool] = {"True": True, "False": False, True: True, False: False}
 _SPLITS = ("train", "val", "test", "dev")
 
@@ -61,7 +77,7 @@ def build(config: Config, target: Target) -> Source:
 def sidecars(config: Config, target: Target, dataset: Dataset) -> tuple[str, ...]:
     """Write the concepts of the list beside the finished dataset; nothing where it has none. See `pipelines.side_columns`."""
     concepts = ConceptLists()
-    for row, _ in _rows(config.annotations):
+    for _, row in _rows(config.annotations):
         files = _files(row, config)
         lists = [_phrases(row.get(name)) for name in (("kwords1", "kwords2") if "images" in row else ("kwords",))]
         key = target.key(_stem(files)) if files else None
@@ -72,34 +88,35 @@ def sidecars(config: Config, target: Target, dataset: Dataset) -> tuple[str, ...
     return (write_concepts(dataset, concepts, source="vicha_json"),)
 
 
-def _items(config: Config) -> list[Draft]:
+def _items(config: Config) -> Iterator[Draft]:
     """Every picture or pair of pictures with all that is said about it, by first appearance."""
-    items: dict[str, Draft] = {}
-    question_ids = QuestionIds()
-    readers: Mapping[str, Reader] = {
-        "question": lambda draft, row, where: _question(draft, row, where, ids=question_ids, config=config),
-        "images": _statement,
-        "sentence": _entailment,
-        "text": _expression,
-        "caption": _captions,
-    }
-    for row, where in _rows(config.annotations):
-        item = _item(items, row, where=where, config=config)
-        reader = next((read for key, read in readers.items() if key in row), _captions)
-        with item.refusing(printable(str(row.get("question_id", row.get("ref_id", where))))):
-            reader(item, row, where)
-    return list(items.values())
+    ids = NotedIds(lambda: (row for _, row in _rows(config.annotations)))
+    for _, rows in grouped(_by_pictures(config, ids)):
+        number, first, _ = rows[0]
+        item = _item(first, where=f"[{number}]", config=config)
+        for number, row, noted in rows:
+            where = f"[{number}]"
+            with item.refusing(printable(str(row.get("question_id", row.get("ref_id", where))))):
+                if "question" in row:
+                    _question(item, row, where, id=ids.take(row, noted, where=where), config=config)
+                else:
+                    next((read for key, read in _READERS.items() if key in row), _captions)(item, row, where)
+        yield item
 
 
-def _item(items: dict[str, Draft], row: Row, *, where: str, config: Config) -> Draft:
+def _by_pictures(config: Config, ids: NotedIds) -> Iterator[tuple[str, tuple[int, dict[str, Any], int | None]]]:
+    """Yield (what to group by, (number, object without its concepts, number of its question id))."""
+    for number, row in _rows(config.annotations):
+        files = _files(row, config)
+        kept = {name: value for name, value in row.items() if name in _FIELDS}
+        yield "|".join(files) if files else f"[{number}]", (number, kept, ids.note(row))
+
+
+def _item(row: Row, *, where: str, config: Config) -> Draft:
     files = _files(row, config)
     if files is None:
-        problem = ("missing_field", f"{where} has no usable path of its picture")
-        return items.setdefault(where, Draft(id=where, stem=where, problem=problem))  # type: ignore[arg-type]
-    id = "|".join(files)
-    if id not in items:
-        items[id] = Draft(id=id, stem=_stem(files), media=[Place(file=file) for file in files])
-    return items[id]
+        return Draft(id=where, stem=where, problem=("missing_field", f"{where} has no usable path of its picture"))
+    return Draft(id="|".join(files), stem=_stem(files), media=[Place(file=file) for file in files])
 
 
 def _files(row: Row, config: Config) -> tuple[str, ...] | None:
@@ -139,7 +156,7 @@ def _expression(draft: Draft, row: Row, where: str) -> None:
     draft.add_caption(row.get("text"), id=None if ref is None else str(ref), where=where)
 
 
-def _question(draft: Draft, row: Row, where: str, *, ids: QuestionIds, config: Config) -> None:
+def _question(draft: Draft, row: Row, where: str, *, id: str, config: Config) -> None:
     answer = row.get("answer")
     if answer is None:
         answers: tuple[Answer, ...] = ()  # a test file
@@ -148,7 +165,6 @@ def _question(draft: Draft, row: Row, where: str, *, ids: QuestionIds, config: C
     else:
         weight = config.vg_weight if row.get("dataset") == "vg" else 1.0
         answers = (Answer(text=usable_text(answer, what="answer", where=where), weight=weight),)
-    id = ids.take(row.get("question_id"), where=where)
     ask(draft, row.get("question"), id=id, answers=answers, where=where)
 
 
@@ -171,17 +187,19 @@ def _phrases(raw: Any) -> list[str]:
     return [phrase.strip() for phrase in usable if isinstance(phrase, str) and phrase.strip() and not is_broken(phrase)]
 
 
-def _rows(path: str) -> Iterator[tuple[Row, str]]:
-    """Yield (object, its place in the list)."""
-    content = read_json(path, key=KEY)
-    if (
-        not isinstance(content, list)
-        or not content
-        or not all(isinstance(row, dict) for row in content)
-        or not any({"image", "images"} & row.keys() for row in content)
-    ):
-        raise InputError(
-            f"{KEY}: {path} is no list of objects with `image` or `images`; give one of ViCHA's lists, such as coco.json, "
-            "vqa_train.json or nlvr_train.json"
-        )
-    yield from ((row, f"[{number}]") for number, row in enumerate(content))
+_READERS: Mapping[str, Reader] = {
+    "images": _statement,
+    "sentence": _entailment,
+    "text": _expression,
+    "caption": _captions,
+}
+
+
+def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (number, object)."""
+    return read_objects_of(
+        path,
+        key=KEY,
+        is_right=lambda row: bool({"image", "images"} & row.keys()),
+        wanted="give one of ViCHA's lists, such as coco.json, vqa_train.json or nlvr_train.json",
+    )

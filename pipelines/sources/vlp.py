@@ -11,11 +11,12 @@ follows from it: the mean over annotators of `min(1, others that agree / 3)`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from pipelines.drafts import Draft, DraftedSource, Place
+from pipelines.json_stream import stream_json
 from pipelines.object_arrays import read_objects
 from pipelines.questions import QuestionIds, annotators_answers, ask
 from pipelines.raw_text import is_broken, printable, read_json
@@ -69,7 +70,7 @@ def _drafts(config: Config, files: RegionFiles) -> Iterator[Draft]:
 def _captioned(config: Config) -> Iterator[tuple[str, Draft]]:
     """Yield (file name of the picture, its captions), in the order of the file."""
     ids: set[str] = set()
-    for number, image in enumerate(_images(config)):
+    for number, image in _images(config):
         where = f"images[{number}]"
         file = image.get("filename")
         if not isinstance(file, str) or not file or is_broken(file):
@@ -77,7 +78,7 @@ def _captioned(config: Config) -> Iterator[tuple[str, Draft]]:
             continue
         id = str(image["cocoid"]) if "cocoid" in image else file
         split = image.get("split")
-        draft = Draft(id=id, stem=PurePosixPath(file).stem, split=split if isinstance(split, str) else None)
+        draft = Draft(id=id, stem=file.removesuffix(".jpg"), split=split if isinstance(split, str) else None)
         if id in ids:
             draft.problem, draft.stem = ("duplicate_id", f"{where} repeats the id of an earlier image"), where
         ids.add(id)
@@ -88,24 +89,30 @@ def _captioned(config: Config) -> Iterator[tuple[str, Draft]]:
         yield file, draft
 
 
-def _images(config: Config) -> Sequence[Mapping[str, Any]]:
-    """The images of the wanted splits."""
-    content = read_json(config.annotations, key=KEY)
-    images = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(images, list) or not images or not all(isinstance(image, dict) for image in images):
+def _images(config: Config) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The images of the wanted splits with their numbers; at the end of the file it is clear whether it was the right one."""
+    wanted = None if config.split is None else set(config.split.split("+"))
+    there: set[str] = set()
+    number = 0
+    for name, image in stream_json(config.annotations, key=KEY, lists=("images",)):
+        if name != "images":
+            continue
+        if not isinstance(image, dict):
+            break
+        split = str(image.get("split"))
+        there.add(split)
+        if wanted is None or split in wanted:
+            yield number, image
+        number += 1
+    if not there:
         raise InputError(
             f"{KEY}: {config.annotations} has no list `images` of objects; give VLP's dataset_coco.json, "
             "dataset_flickr30k.json or dataset_cc.json, or an imdb_*.npy of VQA"
         )
-    if config.split is None:
-        return images
-    wanted = set(config.split.split("+"))
-    there = {str(image.get("split")) for image in images}
-    if unknown := sorted(wanted - there):
+    if unknown := sorted((wanted or set()) - there):
         raise InputError(
             f"source.split: {config.annotations} has no split {unknown[0]!r}; it has {', '.join(sorted(there))}"
         )
-    return [image for image in images if str(image.get("split")) in wanted]
 
 
 def _questioned(config: Config) -> Iterator[tuple[str, Draft]]:

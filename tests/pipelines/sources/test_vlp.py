@@ -252,3 +252,15 @@ def test_a_folder_without_boxes_or_with_two_sets_of_features_is_asked_about(
     (hdf5 / "coco_detection_trainvaltest.h5").unlink()
     with pytest.raises(InputError, match=r"source\.boxes"):
         convert(dict(spec))
+
+
+@pytest.mark.parametrize("content", [[], {"images": []}, {"images": ["a.jpg"]}, {"annotations": []}])
+def test_a_file_that_is_no_list_of_images_is_told_apart(content: Any, hdf5: Path, tmp_path: Path, convert: Any) -> None:
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="no list `images`"):
+        convert({"kind": "vlp", "annotations": str(tmp_path / "other.json"), "media": str(hdf5)})
+
+
+def test_a_split_that_is_not_there_is_named(hdf5: Path, captions: str, convert: Any) -> None:
+    with pytest.raises(InputError, match="restval, test, train"):
+        convert({"kind": "vlp", "annotations": captions, "media": str(hdf5), "split": "train+minival"})
