@@ -22,6 +22,7 @@ from shards.errors import InputError
 
 KEY = "source.annotations"
 _BATCH_ROWS = 64  # of a Parquet file at a time: pictures are large
+_PLANNED_ROWS = 1024  # of a Parquet file at a time while planning: a text may still be a picture in base64
 Address = Mapping[str, Any]  # JSON values; opaque to everyone but the table
 
 
@@ -180,7 +181,7 @@ class ParquetTable:
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
         number = 0
         size = Path(self.path).stat().st_size  # pictures stay unread, so that they changed shows only here
-        for batch in self._file().iter_batches(columns=list(columns)):
+        for batch in self._file().iter_batches(batch_size=_PLANNED_ROWS, columns=list(columns)):
             cells = [_plain_cells(batch.column(at)) for at in range(batch.num_columns)]
             for values in zip(*cells, strict=True):
                 named = dict(zip(batch.schema.names, values, strict=True))
