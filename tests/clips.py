@@ -21,9 +21,14 @@ def clip_bytes(
     size: tuple[int, int] = (64, 48),
     times: Sequence[int] | None = None,
     sound: int | None = None,
+    texture: float = 0.0,
 ) -> bytes:
-    """Encode a clip; `times` are ticks of a hundredth of a second, `sound` is the sample rate of a tone beside it."""
+    """Encode a clip; `times` are ticks of a hundredth of a second, `sound` is the sample rate of a tone beside it.
+
+    `texture` is how much of the pictures is a drifting pattern of noise, which gives an encoder something to search for.
+    """
     output = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (size[1] // 4, size[0] // 4, 3)).repeat(4, 0).repeat(4, 1)
     with av.open(output, "w", format=form) as muxer:
         stream: Any = muxer.add_stream(codec, rate=fps)
         stream.width, stream.height = size
@@ -35,6 +40,9 @@ def clip_bytes(
         for number in range(frames):
             picture = np.zeros((size[1], size[0], 3), np.uint8)
             picture[:, : (number + 1) * size[0] // frames] = 255
+            if texture:
+                drifting = np.roll(noise, (number, 3 * number), (0, 1))
+                picture = (picture * (1 - texture) + drifting * texture).astype(np.uint8)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = times[number] if times else number
             frame.time_base = stream.codec_context.time_base
