@@ -174,11 +174,17 @@ def _id(number: int, cells: Mapping[str, str]) -> str:
 
 
 def _pictured(row: _Row) -> Draft:
-    """The item of a picture, from its first row. Row ids name no record: they are unique only within one part of a mixed file."""
+    """The item of a picture, from its first row.
+
+    Its key is made of the image id or else of the picture itself, and of the kind of annotation in a mixed file: row ids are
+    unique only within one part of such a file, and line numbers change from file to file.
+    """
     number, cells, picture = row
     where = f"line {number}"
     image_id = printable(cells.get("image_id", "").strip())
-    draft = Draft(id=image_id or _id(number, cells), stem=image_id or numbered_stem(number))
+    stem = image_id or _content(picture).removesuffix(".jpg") or where
+    kind = pretrain_kind(cells) if "type" in cells else ""
+    draft = Draft(id=image_id or _id(number, cells), stem=f"{kind}-{stem}" if kind else stem)
     if not picture:
         draft.problem = ("missing_field", f"{where} has no picture")
     elif not isinstance(picture, str):
@@ -189,8 +195,8 @@ def _pictured(row: _Row) -> Draft:
     elif is_remote(picture):
         draft.problem = ("remote_media", f"{where}: URLs are not fetched")
     else:
-        kind = _ENDINGS.get(PurePosixPath(picture).suffix.lower(), "image")
-        draft.media.append(Place(kind=kind, file=picture))
+        ending = PurePosixPath(picture).suffix.lower()
+        draft.media.append(Place(kind=_ENDINGS.get(ending, "image"), file=picture))
     return draft
 
 

@@ -252,3 +252,13 @@ def test_bad_cells_are_refused_by_name(table: Table, encoded: Callable[..., byte
 
 def test_every_task_has_a_row_here() -> None:
     assert set(ROWS) == set(LAYOUTS)
+
+
+def test_a_picture_without_an_image_id_keeps_its_key_in_another_file(
+    table: Table, encoded: Callable[..., bytes], convert: Any
+) -> None:
+    first, second = ((str(number), encoded(number), "a cup") for number in (10, 20))
+    one = convert(spec(table(first, second), "ocr"))
+    other = convert(spec(table(second, first, name="more_train.tsv"), "ocr"))
+    keys = [{record.key: dict(record.payload) for record in done.dataset.records()} for done in (one, other)]
+    assert keys[0] == keys[1]
