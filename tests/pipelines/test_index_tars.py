@@ -387,3 +387,22 @@ def test_tars_without_one_usable_sample_stop_with_the_reason(tmp_path: Path, ind
     path = write_tar(tmp_path / "a.tar", [("1.jpg", picture(1)), ("2.jpg", picture(2))])
     with pytest.raises(BudgetError, match=r"2 of 2 samples.*no_annotations.*columns\.caption"):
         index(path)
+
+
+def test_tars_of_an_object_store_are_indexed_and_read_by_address(tmp_path: Path) -> None:
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    for name, numbers in (("a", (1, 2)), ("b", (3,))):
+        local = write_tar(tmp_path / f"{name}.tar", captioned(*numbers))
+        store.pipe_file(f"/bucket/{name}.tar", local.read_bytes())
+    for number, pattern in enumerate(("memory://bucket/{a,b}.tar", "memory://bucket/*.tar")):
+        keys: dict[str, Any] = {"shards": pattern, "output": f"memory://bucket/indexed-{number}"}
+        config = IndexConfig(**keys)
+        units = plan_tars(config)
+        for unit in units:
+            index_tar(config, unit)
+        finish_index(config, units)
+        records = open_dataset(config.output).records()
+        assert [record.payload["jpg"] for record in records] == [picture(shade) for shade in (1, 2, 3)]
+    store.rm("/bucket", recursive=True)
