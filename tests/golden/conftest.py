@@ -110,6 +110,7 @@ KINDS: dict[str, Callable[[Case], bool]] = {
     "vicha/tokenizer": lambda case: case.has("vocab.txt") and case.expects("rows", "pair"),
     "vicha/randaugment": lambda case: "apply_probability" in case.config and "image_zero_min" in case.inputs,
     "epalm/video_frame_sampling": lambda case: case.has("expected.json") and _lists(case, "interval_starts"),
+    "epalm/audio_features": lambda case: {"norm_mean", "norm_std", "cases"} <= case.config.keys(),
     "metrics/retrieval": lambda case: case.has("ids.json") and "similarity_image_by_text" in case.inputs,
 }
 
