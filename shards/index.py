@@ -206,7 +206,7 @@ def read_index(
     try:
         table = pq.read_table(pa.BufferReader(data), schema=SCHEMA)
         return ShardIndex(name, table if view is None else view(table))
-    except (pa.ArrowException, KeyError) as problem:
+    except (pa.ArrowException, KeyError, OSError) as problem:
         raise DatasetError(f"{storage.path(path)} is no shard index ({problem}); {advice}") from problem
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -212,11 +211,13 @@ def read_manifest(storage: Storage) -> tuple[ShardEntry, ...]:
     """Read the manifest of a dataset, in the order of its units. Raises `DatasetError` where it is missing or damaged."""
     advice = "run `verify repair=true` on the dataset"
     try:
-        table = pq.read_table(io.BytesIO(storage.read(MANIFEST_PATH)))
-        return tuple(from_plain(ShardEntry, row) for row in table.to_pylist())
+        data = storage.read(MANIFEST_PATH)
     except FileNotFoundError as problem:
         raise DatasetError(f"{storage.path(MANIFEST_PATH)} is missing; {advice}") from problem
-    except (pa.ArrowException, PlainError) as problem:
+    try:
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        return tuple(from_plain(ShardEntry, row) for row in table.to_pylist())
+    except (pa.ArrowException, OSError, ValueError) as problem:  # a flipped bit may end in any of them
         raise DatasetError(f"{storage.path(MANIFEST_PATH)} is damaged ({problem}); {advice}") from problem
 
 

@@ -1,12 +1,13 @@
 """Checking a dataset from end to end: commit records against manifest, card, file checksums, indices and every single member.
 
-Commit records are the truth here: the rest of a dataset can be made again from them and the shards, and `repair` does that.
+Commit records are the truth here: the rest of a dataset can be made again from them and the shards, as `shards.repair` does.
 """
 
 from __future__ import annotations
 
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +17,25 @@ import xxhash
 
 from shards.annotations import KIND, check_column
 from shards.codec import HEADER_MEMBER, decode_record
+from shards.column_check import check_learned_column
 from shards.columns import COLUMN_CARD
 from shards.errors import DamagedRecordError, DatasetError
 from shards.foreign import check_foreign
-from shards.index import ShardIndex, read_index, tar_path
+from shards.index import ShardIndex, index_path, read_index, tar_path
 from shards.manifest import (
     MANIFEST_PATH,
     REJECTS_PATH,
-    Card,
     ShardEntry,
     build_card,
+    encode_card,
+    encode_manifest,
     encode_rejects,
     entries_of,
     manifest_digest,
-    merge,
     read_card,
     read_manifest,
+    repeated_keys,
+    settle,
 )
 from shards.storage import Storage, open_storage
 from shards.writer import CARD_PATH, UnitReport, commit_path, read_commit
@@ -63,7 +67,7 @@ def verify(path: str | Path, *, on_shard: Callable[[ShardEntry], None] | None = 
         DatasetError: there is no dataset at all.
     """
     storage = open_storage(path)
-    commits, damages = _read_commits(storage)
+    commits, damages = read_commits(storage)
     if not commits and not damages and not storage.exists(CARD_PATH):
         raise DatasetError(f"{storage.url} is no dataset (it has neither commits nor a {CARD_PATH}); check the path")
     damages += _check_summary(storage, commits)
@@ -71,39 +75,10 @@ def verify(path: str | Path, *, on_shard: Callable[[ShardEntry], None] | None = 
         damages += check_shard(storage, entry)
         if on_shard is not None:
             on_shard(entry)
-    damages += _check_annotation_columns(storage, entries_of(commits))
+    damages += _check_keys(storage, entries_of(commits))
+    damages += _check_strays(storage, entries_of(commits))
+    damages += _check_columns(storage, entries_of(commits))
     return damages
-
-
-def repair(path: str | Path) -> Card:
-    """Write manifest, rejects and card again from the commit records, and sweep what killed attempts have left.
-
-    Damaged shards are not touched; only the raw data can bring them back. Temporaries of columns are swept here too (a merge
-    leaves them, because a job may be making a column), so let no such job run meanwhile.
-
-    Raises:
-        DatasetError: the card is lost, or the commit records do not hold the dataset that the card names.
-    """
-    storage = open_storage(path)
-    card = read_card(storage)
-    commits, damages = _read_commits(storage)
-    if damages or manifest_digest(entries_of(commits)) != card.manifest_digest:
-        first = f" ({damages[0]})" if damages else ""
-        raise DatasetError(
-            f"{storage.url}: its commit records are not all there{first}, so nothing was changed; "
-            "run the same `shards` command again"
-        )
-    for folder in storage.folders("sidecars"):
-        for temporary in storage.temporaries(folder):
-            storage.remove(temporary)
-    return merge(
-        storage,
-        name=card.name,
-        split=card.split,
-        config=card.config,
-        config_digest=card.config_digest,
-        expected_units=[report.unit for report in commits],
-    )
 
 
 def check_shard(storage: Storage, entry: ShardEntry) -> list[Damage]:
@@ -138,8 +113,33 @@ def _own_members(entry: ShardEntry, index: ShardIndex, row: int) -> list[tuple[s
     return members if entry.foreign is None else [member for member in members if member[0] == HEADER_MEMBER]
 
 
-def _check_annotation_columns(storage: Storage, entries: tuple[ShardEntry, ...]) -> Iterator[Damage]:
-    """Check the columns that another dataset's annotations were attached as."""
+def _check_keys(storage: Storage, entries: tuple[ShardEntry, ...]) -> Iterator[Damage]:
+    """Look for records that lie in two shards, as far as the indices can be read."""
+    readable = [entry for entry in entries if _keys(storage, entry) is not None]
+    for key, first, second in repeated_keys(storage, readable):
+        yield Damage(
+            shard=second, key=key, what=f"it is in {first} too; a dataset holds a key once, so remove the output"
+        )
+
+
+def _check_strays(storage: Storage, entries: tuple[ShardEntry, ...]) -> Iterator[Damage]:
+    """Look for shards and indices that no commit record vouches for; no reader follows them, but a person may."""
+    known = {path(entry.name) for entry in entries for path in (tar_path, index_path)}
+    for name in (*storage.list("shards"), *storage.list("index")):
+        if name not in known:
+            yield Damage(shard=name, what="no commit record vouches for it; `verify repair=true` removes it")
+
+
+def _keys(storage: Storage, entry: ShardEntry) -> list[str] | None:
+    try:
+        return read_index(storage, entry.name, xxh3=entry.index_xxh3).keys
+    except DatasetError:
+        return None  # said where the shard itself is checked
+
+
+def _check_columns(storage: Storage, entries: tuple[ShardEntry, ...]) -> Iterator[Damage]:
+    """Check what lies beside the shards: columns that were learned, and annotations attached from another dataset."""
+    by_name = {entry.name: entry for entry in entries}
     shards = {entry.name: entry.index_xxh3 for entry in entries}
     for folder in storage.folders("sidecars"):
         if not storage.list(folder):
@@ -153,7 +153,11 @@ def _check_annotation_columns(storage: Storage, entries: tuple[ShardEntry, ...])
             continue
         if isinstance(card, dict) and card.get("kind") == KIND:
             found = check_column(storage, folder, shards=shards, manifest_digest=manifest_digest(entries))
-            yield from (Damage(shard=file, key=key, what=what) for file, key, what in found)
+        else:
+            found = check_learned_column(
+                storage, folder, shards=list(by_name), keys=lambda name: _keys(storage, by_name[name])
+            )
+        yield from (Damage(shard=file, key=key, what=what) for file, key, what in found)
 
 
 def _check_members(tar: BinaryIO, entry: ShardEntry, index: ShardIndex) -> Iterator[Damage]:
@@ -209,7 +213,7 @@ def _check_layout(tar: BinaryIO, entry: ShardEntry, index: ShardIndex) -> Iterat
         )
 
 
-def _read_commits(storage: Storage) -> tuple[list[UnitReport], list[Damage]]:
+def read_commits(storage: Storage) -> tuple[list[UnitReport], list[Damage]]:
     """All commit records that can be read, in the order of their units, and what is wrong with the others."""
     reports: list[UnitReport] = []
     damages: list[Damage] = []
@@ -234,11 +238,20 @@ def _check_summary(storage: Storage, commits: list[UnitReport]) -> list[Damage]:
     except DatasetError as problem:
         damages.append(Damage(shard=MANIFEST_PATH, what=str(problem)))
     else:
-        damages += _compare_entries(listed, entries)
+        found = list(_compare_entries(listed, entries))
+        if not found and storage.read(MANIFEST_PATH) != encode_manifest(entries):
+            found.append(Damage(shard=MANIFEST_PATH, what=f"some of its bytes are not what a merge writes; {remedy}"))
+        damages += found
     try:
         card = read_card(storage)
     except DatasetError as problem:
         return [*damages, Damage(shard=CARD_PATH, what=str(problem))]
+    try:
+        settle(commits)
+    except DatasetError as problem:
+        return [*damages, Damage(shard="commits", what=str(problem))]
+    if storage.read(CARD_PATH) != encode_card(card):
+        damages.append(Damage(shard=CARD_PATH, what=f"it does not match its own checksum; {remedy}"))
     made = build_card(commits, name=card.name, split=card.split, config=card.config, config_digest=card.config_digest)
     if card != made:
         damages.append(Damage(shard=CARD_PATH, what=f"it does not sum up the commit records; {remedy}"))
@@ -254,6 +267,13 @@ def _check_summary(storage: Storage, commits: list[UnitReport]) -> list[Damage]:
 def _compare_entries(listed: tuple[ShardEntry, ...], committed: tuple[ShardEntry, ...]) -> Iterator[Damage]:
     truth = {entry.name: entry for entry in committed}
     seen = {entry.name: entry for entry in listed}
+    if sorted(entry.name for entry in listed) == sorted(truth) and listed != committed:
+        order = [entry.name for entry in listed] != [entry.name for entry in committed]
+        if order:
+            yield Damage(shard=MANIFEST_PATH, what="it lists the shards in another order; run `verify repair=true`")
+    for name, times in Counter(entry.name for entry in listed).items():
+        if times > 1:
+            yield Damage(shard=name, what=f"the manifest lists it {times} times; run `verify repair=true`")
     for name in sorted(seen.keys() | truth.keys()):
         if name not in truth:
             what = f"the manifest lists it, but {commit_path(seen[name].unit)} is missing; run the same `shards` command again"

@@ -1,14 +1,18 @@
-"""`verify`: is a dataset still what was committed?"""
+"""`verify`: is a dataset still what was committed? And if it is not: make it so again."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Any
 
 from pydantic import Field
 
 from jobs.progress import progress
 from shards.config import Config as BaseConfig
 from shards.manifest import read_card
+from shards.repair import Reconvert, repair
 from shards.storage import open_storage
-from shards.verify import repair, verify
+from shards.verify import verify
 
 HELP = "check a dataset against its commits, manifest, index and checksums; exit 1 names what is damaged"
 
@@ -17,25 +21,36 @@ class Config(BaseConfig):
     """What to check."""
 
     dataset: str = Field(description="folder or address of the dataset")
-    repair: bool = Field(False, description="first write manifest, rejects and card again, and sweep leftovers")
+    repair: bool = Field(False, description="first restore what can be restored, and sweep leftovers")
+    source: dict[str, Any] = Field(
+        default={},
+        description="where the raw files lie now (source.annotations, source.media, …), to convert damaged units again",
+    )
 
 
 def run(config: Config, *, dry_run: bool) -> int:
     """Check every byte of a dataset and print what is damaged; returns 1 where anything is."""
+    storage = open_storage(config.dataset)
     if dry_run:
-        card = read_card(open_storage(config.dataset))
+        card = read_card(storage)
         print(f"would read {card.shards} shards with {card.records:,} records, {card.bytes / 2**20:,.1f} MiB")
         return 0
     if config.repair:
-        repair(config.dataset)
-    shards = len(open_storage(config.dataset).list("shards"))
-    with progress("verify", total=shards, unit="shards") as bar:
+        repair(storage, reconvert=_reconvert(config) if config.source else None)
+    with progress("verify", total=len(storage.list("shards")), unit="shards") as bar:
         damages = verify(config.dataset, on_shard=lambda entry: bar.advance(1, records=entry.records))
     for damage in damages:
         print(damage)
     if damages:
         print(f"{config.dataset}: {len(damages)} damaged places")
         return 1
-    card = read_card(open_storage(config.dataset))
+    card = read_card(storage)
     print(f"{config.dataset}: sound, {card.shards} shards, {card.records:,} records, {card.annotations:,} annotations")
     return 0
+
+
+def _reconvert(config: Config) -> Reconvert:
+    from pipelines.reconvert import config_of, reconvert
+
+    card = read_card(open_storage(config.dataset))
+    return partial(reconvert, config_of(card, output=config.dataset, source=config.source))

@@ -16,8 +16,9 @@ from shards.errors import DatasetError
 from shards.manifest import merge
 from shards.reader import Dataset, open_dataset
 from shards.records import Record
+from shards.repair import repair
 from shards.storage import Storage, open_storage, temporary_name
-from shards.verify import repair, verify
+from shards.verify import verify
 from shards.writer import UnitReport, commit_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,7 +125,7 @@ def test_damage_on_a_store_is_named_and_mended(storage: Storage, make_dataset: C
     storage.replace("shards/made-train-00001.tar", bytes(tar))
     storage.remove("manifest.parquet")
     assert {damage.shard for damage in verify(storage.url)} == {"made-train-00001", "manifest.parquet"}
-    repair(storage.url)
+    repair(storage)
     assert storage.read("manifest.parquet") == whole
 
 
@@ -196,5 +197,5 @@ def test_leftover_temporaries_of_a_store_are_swept_by_the_merge(
     with storage.open_write(left) as handle:
         handle.write(b"cut")
     assert storage.temporaries("shards") == [left]
-    repair(storage.url)
+    repair(storage)
     assert storage.temporaries("shards") == []

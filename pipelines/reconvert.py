@@ -1,0 +1,91 @@
+"""Converting single units of a finished dataset again, where their shards are damaged and the raw data is still there."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.convert import ConvertConfig, convert_unit, plan_units
+from pipelines.source import Unit
+from pipelines.survey import FOLDER
+from shards.errors import ConfigError, DatasetError
+from shards.index import index_path, tar_path
+from shards.manifest import Card
+from shards.storage import Storage, open_storage, temporary_name
+from shards.writer import UnitReport
+
+
+def config_of(card: Card, *, output: str, source: Mapping[str, Any]) -> ConvertConfig:
+    """The config that a dataset was made by, on this machine.
+
+    Args:
+        card: of the dataset; it holds the config without the places of files.
+        output: where the dataset lies.
+        source: `annotations`, `media` and whatever else names a place, as they are found here.
+
+    Raises:
+        ConfigError: with these places it is another config than the dataset's.
+    """
+    fields = {name: value for name, value in card.config.items() if name in ConvertConfig.model_fields}
+    if "source" not in fields:
+        raise ConfigError(f"{output} was not made by the `shards` verb, so its units cannot be converted again")
+    config = ConvertConfig(**fields | {"source": {**fields["source"], **source}, "output": output}).absolute()
+    if config.digest() != card.config_digest:
+        raise ConfigError(
+            f"source: with these places the config is not the one that {output} was made by; give every place that the first run "
+            "was given (files and folders keep their names), and change nothing else"
+        )
+    return config
+
+
+def reconvert(config: ConvertConfig, damaged: Sequence[UnitReport]) -> None:
+    """Write the shard and the index of some units again, with the very bytes that their commit records name.
+
+    Raises:
+        DatasetError: the raw files have changed since, or the units were added later and are no part of the whole plan.
+    """
+    digest = config.digest()
+    wanted = {report.unit: report for report in damaged}
+    units = {unit_id: unit for unit in plan_units(config) if (unit_id := unit.id(digest)) in wanted}
+    for unit_id, report in wanted.items():
+        if unit_id not in units:
+            raise DatasetError(
+                f"{config.output}: the unit of {report.shard} is not in these raw files; they changed since, or items were "
+                "appended to them: bring back the files of that time, or choose another `output`"
+            )
+    for unit_id, unit in units.items():
+        _rewrite(config, unit, wanted[unit_id])
+
+
+def _rewrite(config: ConvertConfig, unit: Unit, report: UnitReport) -> None:
+    """Convert beside the dataset, and replace its files only by bytes that match the commit record."""
+    assert report.shard is not None
+    storage = open_storage(config.output)
+    scratch = tempfile.mkdtemp(prefix="ostraka-reconvert-")
+    try:
+        beside = open_storage(scratch)
+        verdicts = f"{FOLDER}/{report.unit}.verdicts.json"
+        if storage.exists(verdicts):
+            beside.replace(verdicts, storage.read(verdicts))
+        again = convert_unit(config.model_copy(update={"output": scratch}), unit)
+        for path, found, expected in (
+            (tar_path(report.shard), again.xxh3, report.xxh3),
+            (index_path(report.shard), again.index_xxh3, report.index_xxh3),
+        ):
+            if found != expected:
+                raise DatasetError(
+                    f"{storage.path(path)}: converting its unit again gives {found}, and {expected} was committed; the raw files "
+                    "or the libraries changed since, so make the dataset again in another `output`"
+                )
+            _copy(beside, storage, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _copy(source: Storage, target: Storage, path: str) -> None:
+    temporary = temporary_name(path)
+    with source.open_read(path) as reader, target.open_write(temporary) as writer:
+        shutil.copyfileobj(reader, writer, 1 << 22)
+    target.publish(temporary, path, existing="replace")
