@@ -73,6 +73,11 @@ class ListedMedia:
                     yield (below / name).as_posix()
 
 
+def clip_name(raw: str) -> str:
+    """The name of a clip, which some files of a dataset write with an ending and others without."""
+    return PurePosixPath(raw).stem if raw.lower().endswith(ENDINGS["video"]) else raw
+
+
 def listed_clips(path: str | None, *, key: str) -> frozenset[str] | None:
     """The clips of a list file that chooses a split: one id per line, or a CSV with a column `video_id`; None takes all.
 
@@ -85,7 +90,7 @@ def listed_clips(path: str | None, *, key: str) -> frozenset[str] | None:
     header = [cell.strip() for cell in rows[0]] if rows else []
     column = header.index("video_id") if "video_id" in header else None
     cells = [row[column or 0].strip() for row in (rows if column is None else rows[1:]) if len(row) > (column or 0)]
-    found = frozenset(PurePosixPath(cell).stem if cell.lower().endswith(ENDINGS["video"]) else cell for cell in cells)
+    found = frozenset(clip_name(cell) for cell in cells)
     if not found:
         raise InputError(f"{key}: {path} names no clip; it takes one id per line, or a CSV with a column `video_id`")
     return found

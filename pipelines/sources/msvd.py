@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from pipelines.drafts import Draft, drafted_from_files
-from pipelines.listed_media import ListedMedia, listed_clips
+from pipelines.listed_media import ListedMedia, clip_name, listed_clips
 from pipelines.media_folder import MediaFolder
 from pipelines.msvd_clips import MsvdClips
 from pipelines.raw_text import check_file, printable, read_json, read_rows
@@ -74,4 +74,4 @@ def _from_json(path: str) -> Iterator[tuple[str, Any, str]]:
     for number, clip in enumerate(clips):
         captions = clip["caption"] if isinstance(clip["caption"], list) else [clip["caption"]]
         for place, text in enumerate(captions):
-            yield printable(str(clip["id"])), text, f"[{number}].caption[{place}]"
+            yield clip_name(printable(str(clip["id"]))), text, f"[{number}].caption[{place}]"

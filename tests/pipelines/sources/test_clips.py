@@ -118,7 +118,7 @@ def test_msvd_reads_the_text_and_the_list_alike(tmp_path: Path, clips: Any, conv
     text = write(tmp_path / "all.txt", "# heading\nab_c_10_20 A bar moves.\nab_c_10_20 It grows.\nde_0_5 A bar\n")
     listed = write(
         tmp_path / "all.json",
-        [{"id": "ab_c_10_20", "caption": ["A bar moves.", "It grows."]}, {"id": "de_0_5", "caption": ["A bar"]}],
+        [{"id": "ab_c_10_20.avi", "caption": ["A bar moves.", "It grows."]}, {"id": "de_0_5", "caption": ["A bar"]}],
     )
     media = clips("ab_c_10_20.avi", "de_0_5.mp4")
     expected = {"ab_c_10_20": ["A bar moves.", "It grows."], "de_0_5": ["A bar"]}
