@@ -11,17 +11,18 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from jobs.dry_run import plan_text
 from jobs.executors import ExecutorConfig, cluster_for, executor_for, refuse_relative_paths
 from jobs.progress import progress
+from jobs.quantities import count_text, size_text
 from pipelines.append import Addition, Plan, plan_addition
+from pipelines.budget import RejectBudget
 from pipelines.convert import (
     ConvertConfig,
-    check_budget,
     check_output,
     committed,
     convert_unit,
     decide_survey,
-    estimate,
     finish,
     needs_survey,
     plan_units,
@@ -69,7 +70,7 @@ def run(config: Config, *, dry_run: bool) -> int:
     check_output(conversion)
     plan = plan_addition(conversion, plan_units(conversion), config.addition)
     if dry_run:
-        print(_plan_line(conversion, plan))
+        print(plan_text(conversion, plan, workers=config.workers or 1))
         return 0
     open_storage(conversion.output).ensure_writable()
     card = _convert(config, conversion, plan)
@@ -83,11 +84,14 @@ def _convert(config: Config, conversion: ConvertConfig, plan: Plan) -> Card:
     units = plan.units
     found = committed(conversion, units, earlier=plan.earlier)
     total = raw_items(found, units, earlier=plan.earlier)
-    reports = list(found.values())
-    check_budget(conversion, reports, total=total)
+    budget = RejectBudget(conversion, total=total)
+    for report in sorted(found.values(), key=lambda report: report.index):
+        budget.note(report)
+    budget.check()
     digest = conversion.digest()
     left = [unit for unit in units if unit.id(digest) not in found]
     done = len(units) - len(left)
+    records = 0
     if done and left:
         logger.info("%d of %d units are committed already; going on from there", done, len(units))
     with cluster_for(config) if left else nullcontext():
@@ -99,11 +103,10 @@ def _convert(config: Config, conversion: ConvertConfig, plan: Plan) -> Card:
         ):
             for outcome in outcomes:
                 report = outcome.result
-                reports.append(report)
+                records += report.records
                 bar.advance(records=report.records, rejected=report.raw_items - report.records)
-                check_budget(conversion, reports, total=total)
+                budget.take(report)
     card = finish(conversion, units, earlier=plan.earlier)
-    records = sum(report.records for report in reports[len(found) :])
     seconds = time.monotonic() - started
     logger.info("%d of %d units were left; %.0f records/s", len(left), len(units), records / max(seconds, 1e-9))
     return card
@@ -122,35 +125,9 @@ def _survey(config: Config, conversion: ConvertConfig, plan: Plan) -> None:
     logger.info("%d records repeat others and are left out", decide_survey(conversion, units, earlier=plan.earlier))
 
 
-def _plan_line(conversion: ConvertConfig, plan: Plan) -> str:
-    """What a run would do: units, items, and a guess at the bytes."""
-    units = plan.units
-    target = conversion.target()
-    items = sum(len(unit.items) for unit in units)
-    size = estimate(conversion, units)
-    guess = "size unknown" if size is None else f"about {_size_text(size)}"
-    left = len(units) - (len(committed(conversion, units, earlier=plan.earlier)) - len(plan.earlier))
-    return (
-        f"{target.dataset}-{target.split}: {_count(items, 'raw item')} in {_count(len(units), 'unit')} "
-        f"({left} left), {guess} -> {conversion.output}"
-    )
-
-
 def _result_line(conversion: ConvertConfig, card: Card) -> str:
     rejects = ", ".join(f"{reason} {count:,}" for reason, count in Counter(card.rejects).most_common())
     return (
-        f"{card.name}-{card.split}: {_count(card.records, 'record')}, {_count(card.annotations, 'annotation')}, "
-        f"{_count(card.shards, 'shard')}, {_size_text(card.bytes)}; rejects: {rejects or 'none'} -> {conversion.output}"
+        f"{card.name}-{card.split}: {count_text(card.records, 'record')}, {count_text(card.annotations, 'annotation')}, "
+        f"{count_text(card.shards, 'shard')}, {size_text(card.bytes)}; rejects: {rejects or 'none'} -> {conversion.output}"
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _size_text(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
