@@ -7,17 +7,17 @@ stays, so the number of workers and of attempts changes no byte.
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, overload
+from typing import Any
 
 import xxhash
 from pydantic import Field
 
 from pipelines.boxes import BoxedConfig, BoxRule, fitted
+from pipelines.matched_items import MatchedItems, ShardItems, SomeShards
 from pipelines.picture_names import Match, PictureNames, Spot, names_of
 from pipelines.source import RawItem, SourceConfig, Target
 from pipelines.sources import load_source, load_source_config
@@ -28,8 +28,9 @@ from shards.config import Config, canonical_json, digest
 from shards.errors import BudgetError, DatasetError, InputError
 from shards.media import MediaProblem
 from shards.reader import Dataset, open_dataset
-from shards.records import Annotation, Detection, Grounding, Reject
+from shards.records import Annotation, Detection, Grounding, Reject, RejectReason
 
+ABSENT: RejectReason = "missing_media"  # of items whose picture the dataset does not hold
 _RESIZING = frozenset({"resize_image"})  # transforms after which boxes of the original pictures no longer fit
 
 
@@ -72,67 +73,6 @@ class AnnotateConfig(Config):
     def column_name(self) -> str:
         """The column's name, without digest."""
         return self.column or str(self.source["kind"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardItems:
-    """The raw items whose pictures one shard holds, each with its row; all that a worker needs."""
-
-    shard: int
-    items: tuple[tuple[int, RawItem], ...]
-
-
-class MatchedItems(Sequence[ShardItems]):
-    """Every shard with its items, which stay on disk until their shard is asked for; the file goes with the object."""
-
-    def __init__(self, shards: int) -> None:
-        self._spool: IO[bytes] = tempfile.TemporaryFile(prefix="ostraka-annotate-")  # noqa: SIM115 (lives as long as the items)
-        self._places: list[list[tuple[int, int, int]]] = [[] for _ in range(shards)]  # (row, offset, size)
-        self._end = 0
-
-    def add(self, spot: Spot, item: RawItem) -> None:
-        """Note an item under the record that holds its picture."""
-        data = canonical_json(item)
-        self._spool.seek(self._end)
-        self._spool.write(data)
-        self._places[spot.shard].append((spot.row, self._end, len(data)))
-        self._end += len(data)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, shard: int) -> ShardItems: ...
-    @overload
-    def __getitem__(self, shard: slice) -> Sequence[ShardItems]: ...
-    def __getitem__(self, shard: int | slice) -> ShardItems | Sequence[ShardItems]:
-        if isinstance(shard, slice):
-            return [self[number] for number in range(*shard.indices(len(self)))]
-        items = []
-        for row, offset, size in self._places[shard]:
-            self._spool.seek(offset)
-            items.append((row, json.loads(self._spool.read(size))))
-        return ShardItems(shard=shard, items=tuple(items))
-
-
-class SomeShards(Sequence[ShardItems]):
-    """Those of the matched items whose shards are named, just as lazily."""
-
-    def __init__(self, items: MatchedItems, shards: Sequence[int]) -> None:
-        self._items = items
-        self._shards = tuple(shards)
-
-    def __len__(self) -> int:
-        return len(self._shards)
-
-    @overload
-    def __getitem__(self, place: int) -> ShardItems: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[ShardItems]: ...
-    def __getitem__(self, place: int | slice) -> ShardItems | Sequence[ShardItems]:
-        if isinstance(place, slice):
-            return [self._items[shard] for shard in self._shards[place]]
-        return self._items[self._shards[place]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +136,7 @@ class Annotated:
 
     records: int  # with at least one annotation
     annotations: int
-    rejects: int
+    rejected: Mapping[str, int]  # items by reason
 
 
 def plan_annotations(
@@ -290,7 +230,7 @@ def annotate_shard(job: AnnotateJob, unit: ShardItems) -> Annotated:
     return Annotated(
         records=sum(bool(row) for row in annotations),
         annotations=sum(map(len, annotations)),
-        rejects=sum(map(len, rejects)),
+        rejected=Counter(reject.reason for row in rejects for reject in row if reject.level == "item"),
     )
 
 
@@ -312,13 +252,26 @@ def finish_annotations(plan: AnnotatePlan, dataset: Dataset) -> Ledger:
     return ledger
 
 
-def check_budget(plan: AnnotatePlan, rejected: int) -> None:
-    """Stop where more matched items turn out unusable than the config allows. Raises `BudgetError`."""
+def check_budget(plan: AnnotatePlan, rejected: Mapping[str, int]) -> None:
+    """Stop a run whose annotations are worse than the config allows; pictures that the dataset lacks are no fault of theirs.
+
+    Args:
+        plan: knows what was unusable before any shard was looked at.
+        rejected: matched items that turned out unusable so far, by reason.
+
+    Raises:
+        BudgetError: more than `reject_share` and more than `reject_count` items are unusable.
+    """
     config = plan.config
-    if rejected > config.reject_count and rejected > config.reject_share * plan.raw_annotations:
+    bad: Counter[str] = Counter(
+        reject.reason for reject in plan.unmatched if reject.level == "item" and reject.reason != ABSENT
+    )
+    bad.update(rejected)
+    if bad.total() > config.reject_count and bad.total() > config.reject_share * plan.raw_items:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in bad.most_common(5))
         raise BudgetError(
-            f"{plan.folder}: {rejected:,} of {plan.raw_annotations:,} raw annotations were rejected so far; look at what the "
-            "boxes were drawn on (source.rescale_boxes=true scales them), or allow more with reject_share and reject_count"
+            f"{config.dataset}: {bad.total():,} of {plan.raw_items:,} raw items are unusable ({reasons}); repair the annotations "
+            "(boxes of resized pictures: source.rescale_boxes=true), or allow more with reject_share and reject_count"
         )
 
 
@@ -351,7 +304,7 @@ def _spot(item: RawItem, names: PictureNames, match: Match) -> Spot | Reject:
     wanted = list(names_of(file=places[0].get("file"), id=item["id"], match=match))
     spot = names.find(wanted)
     if spot is None:
-        return lost("missing_media", f"no such picture in the dataset ({wanted[0].partition(':')[2]})")
+        return lost(ABSENT, f"no such picture in the dataset ({wanted[0].partition(':')[2]})")
     return spot
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from contextlib import closing
 from functools import partial
 
@@ -18,8 +18,6 @@ from pipelines.annotate import (
 )
 from shards.annotations import Ledger
 from shards.reader import Dataset, open_dataset
-
-logger = logging.getLogger(__name__)
 
 HELP = "attaches another dataset's annotations to the records that hold its pictures, as a column; no pixel is written again"
 
@@ -54,14 +52,15 @@ def _plan(config: AnnotateConfig, dataset: Dataset) -> AnnotatePlan:
 
 def _annotate(config: Config, plan: AnnotatePlan, dataset: Dataset) -> Ledger:
     left = plan.left(dataset)
-    rejected = 0
+    rejected: Counter[str] = Counter()
+    check_budget(plan, rejected)
     with (
         closing(executor_for(config).run(partial(partial, annotate_shard, plan.job()), left)) as outcomes,
         progress("annotate", total=len(plan.items), unit="shards", done=len(plan.items) - len(left)) as bar,
     ):
         for outcome in outcomes:
-            rejected += outcome.result.rejects
-            bar.advance(annotations=outcome.result.annotations, rejected=outcome.result.rejects)
+            rejected.update(outcome.result.rejected)
+            bar.advance(annotations=outcome.result.annotations, rejected=sum(outcome.result.rejected.values()))
             check_budget(plan, rejected)
     return finish_annotations(plan, dataset)
 

@@ -79,7 +79,7 @@ def annotate(tmp_path: Path, pictures: Path) -> Callable[..., Ledger]:
         dataset = open_dataset(pictures)
         plan = plan_annotations(config, dataset)
         for unit in list(plan.left(dataset))[shards]:
-            check_budget(plan, annotate_shard(plan.job(), unit).rejects)
+            check_budget(plan, annotate_shard(plan.job(), unit).rejected)
         return finish_annotations(plan, dataset)
 
     return run
@@ -176,8 +176,8 @@ def test_annotations_of_another_dataset_altogether_stop_the_run(
 
 def test_too_many_unusable_boxes_stop_the_run(tmp_path: Path, annotate: Callable[..., Ledger]) -> None:
     outside = [(2, [30.0, 1.0, 30.0, 5.0])] * 3
-    with pytest.raises(BudgetError, match=r"of 3 raw annotations were rejected.*rescale_boxes"):
-        annotate(coco_objects(tmp_path / "o.json", outside), reject_count=1)
+    with pytest.raises(BudgetError, match=r"1 of 1 raw items are unusable \(no_annotations 1\).*rescale_boxes"):
+        annotate(coco_objects(tmp_path / "o.json", outside), reject_count=0)
 
 
 def test_the_order_counts_the_columns_annotations_and_changes_with_it(
