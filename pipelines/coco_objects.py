@@ -9,13 +9,20 @@ from pathlib import PurePath
 from typing import Any, TypeGuard
 
 from pipelines.coco_pictures import coco_file
+from pipelines.json_stream import stream_json
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import printable, read_json
+from pipelines.raw_text import printable
 from shards.errors import InputError
 
 _COCO_NAME = re.compile(r"(?:COCO_([a-z]+\d{4})_)?(\d{12})\.jpg")
 _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)")
 _NEWEST = "train2017"
+_KEPT: Mapping[str, tuple[str, ...]] = {  # list → the fields of its rows that somebody reads
+    "images": ("id", "file_name", "width", "height", "license"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "iscrowd"),
+    "categories": ("id", "name"),
+    "licenses": ("id", "name", "url"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +40,7 @@ class CocoObjects:
 
 
 def read_coco_objects(path: str, *, key: str) -> CocoObjects:
-    """Read the file whole.
+    """Read the file without its outlines, which are nearly all of it.
 
     Args:
         path: the file as the user named it.
@@ -42,20 +49,30 @@ def read_coco_objects(path: str, *, key: str) -> CocoObjects:
     Raises:
         InputError: it is no `instances_*.json`, such as the captions of the same pictures, or is cut.
     """
-    content = read_json(path, key=key)
-    annotations = _rows(content, "annotations", path=path, key=key)
-    if not any("bbox" in annotation for annotation in annotations):
-        holds = ", ".join(sorted(annotations[0]))
-        raise InputError(f"{key}: no annotation of {path} has a `bbox` (they hold: {holds}); give instances_*.json")
+    lists: dict[str, list[Mapping[str, Any]]] = {name: [] for name in _KEPT}
+    others: set[str] = set()
+    for name, value in stream_json(path, key=key, lists=_KEPT):
+        if name in lists and isinstance(value, dict):
+            lists[name].append({field: value[field] for field in _KEPT[name] if field in value})
+        elif value != []:
+            others.add(name or type(value).__name__)
+    for name in ("images", "annotations", "categories"):
+        if not any(lists[name]):
+            holds = ", ".join(sorted(others.union(name for name, rows in lists.items() if any(rows))))
+            raise InputError(
+                f"{key}: {path} has no list `{name}` of objects (it holds: {holds[:200]}); give COCO's instances_*.json"
+            )
+    if not any("bbox" in annotation for annotation in lists["annotations"]):
+        raise InputError(f"{key}: no annotation of {path} has a `bbox`; give instances_*.json")
     return CocoObjects(
-        images=_rows(content, "images", path=path, key=key),
-        annotations=annotations,
+        images=lists["images"],
+        annotations=lists["annotations"],
         categories={
             row["id"]: printable(row["name"])
-            for row in _rows(content, "categories", path=path, key=key)
-            if isinstance(row.get("id"), int) and isinstance(row.get("name"), str)
+            for row in lists["categories"]
+            if is_id(row.get("id")) and isinstance(row.get("name"), str)
         },
-        licences=_licences(content.get("licenses")),
+        licences=_licences(lists["licenses"]),
     )
 
 
@@ -79,20 +96,10 @@ def is_id(raw: Any) -> TypeGuard[int]:
     return isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0
 
 
-def _rows(content: Any, name: str, *, path: str, key: str) -> Sequence[Mapping[str, Any]]:
-    rows = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        holds = ", ".join(sorted(content)) if isinstance(content, dict) else type(content).__name__
-        raise InputError(
-            f"{key}: {path} has no list `{name}` of objects (it holds: {holds[:200]}); give COCO's instances_*.json"
-        )
-    return rows
-
-
-def _licences(rows: Any) -> dict[int, str]:
+def _licences(rows: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     names: dict[int, str] = {}
-    for row in rows if isinstance(rows, list) else ():
-        if isinstance(row, dict) and is_id(row.get("id")):
+    for row in rows:
+        if is_id(row.get("id")):
             found = _CREATIVE_COMMONS.search(str(row.get("url")))
             short = f"CC {found.group(1).upper()} {found.group(2)}" if found else str(row.get("name"))
             names[row["id"]] = printable(short)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.coco_objects import drawn_size, is_id
 from pipelines.drafts import Draft, Place
+from pipelines.json_stream import TOP, stream_json
 from pipelines.media_folder import MediaFolder
 from pipelines.raw_text import is_broken, read_json
 from shards.errors import InputError
@@ -65,18 +66,23 @@ class VisualGenome:
         return next((name for name in names if self.folder.size(name) is not None), names[0])
 
 
-def read_pictures(path: str, *, holding: str, what: str) -> Sequence[Mapping[str, Any]]:
-    """The rows of an annotation file, each a picture with a list named `holding`. Raises `InputError` for another file."""
-    rows = read_json(path, key="source.annotations")
-    if (
-        not isinstance(rows, list)
-        or not rows
-        or not all(isinstance(row, dict) and isinstance(row.get(holding), list) for row in rows)
-    ):
-        raise InputError(
-            f"source.annotations: {path} is no list of pictures with `{holding}`; give Visual Genome's {what}"
-        )
-    return rows
+def read_pictures(path: str, *, holding: str, what: str) -> Iterator[Mapping[str, Any]]:
+    """Stream the rows of an annotation file, each a picture with a list named `holding`; the largest has 700 MB.
+
+    Raises:
+        InputError: it is another file, or is cut.
+    """
+    wrong = InputError(
+        f"source.annotations: {path} is no list of pictures with `{holding}`; give Visual Genome's {what}"
+    )
+    is_empty = True
+    for name, row in stream_json(path, key="source.annotations"):
+        if name != TOP or not isinstance(row, dict) or not isinstance(row.get(holding), list):
+            raise wrong
+        is_empty = False
+        yield row
+    if is_empty:
+        raise wrong
 
 
 def _is_image(row: Any) -> bool:

@@ -40,7 +40,7 @@ def build(config: Config, target: Target) -> Source:
 def _pictures(config: Config, folder: MediaFolder) -> Iterator[Draft]:
     release = VisualGenome.open(folder, config.image_data)
     seen: set[str] = set()
-    objects: set[str] = set()
+    objects: set[int] = set()
     for number, row in enumerate(read_pictures(config.annotations, holding="objects", what="objects.json")):
         picture = release.draft(row, where=f"[{number}]")
         if picture.id in seen:
@@ -51,15 +51,16 @@ def _pictures(config: Config, folder: MediaFolder) -> Iterator[Draft]:
         yield picture
 
 
-def _detect(picture: Draft, entry: Any, *, where: str, taken: set[str]) -> None:
+def _detect(picture: Draft, entry: Any, *, where: str, taken: set[int]) -> None:
     """Add an object once for each of its names; what cannot be used is refused by the object's id."""
     fields: Mapping[str, Any] = entry if isinstance(entry, dict) else {}
     raw = fields.get("object_id", fields.get("id"))
     id = str(raw) if is_id(raw) else where
-    if id in taken:
-        picture.refuse(id, "duplicate_id", f"{where} repeats the id of an earlier object")
-        return
-    taken.add(id)
+    if is_id(raw):
+        if raw in taken:
+            picture.refuse(id, "duplicate_id", f"{where} repeats the id of an earlier object")
+            return
+        taken.add(raw)
     names = fields.get("names")
     if not isinstance(names, list) or not names:
         picture.refuse(id, "missing_field", f"{where} has no list of names")

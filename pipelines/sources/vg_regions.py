@@ -44,7 +44,7 @@ def build(config: Config, target: Target) -> Source:
 def _pictures(config: Config, folder: MediaFolder) -> Iterator[Draft]:
     release = VisualGenome.open(folder, config.image_data)
     seen: set[str] = set()
-    regions: set[str] = set()
+    regions: set[int] = set()
     annotate = _caption if config.phrases_as == "captions" else _grounding
     for number, row in enumerate(read_pictures(config.annotations, holding="regions", what="region_descriptions.json")):
         picture = release.draft(row, where=f"[{number}]")
@@ -60,14 +60,14 @@ def _pictures(config: Config, folder: MediaFolder) -> Iterator[Draft]:
         yield picture
 
 
-def _id(region: Mapping[str, Any], *, where: str, taken: set[str]) -> str:
-    if not is_id(region.get("region_id")):
+def _id(region: Mapping[str, Any], *, where: str, taken: set[int]) -> str:
+    id = region.get("region_id")
+    if not is_id(id):
         raise MediaProblem("missing_field", f"{where} has no region_id")
-    id = str(region["region_id"])
     if id in taken:
         raise MediaProblem("duplicate_id", f"{where} repeats the id of an earlier region")
     taken.add(id)
-    return id
+    return str(id)
 
 
 def _caption(region: Mapping[str, Any], *, id: str, where: str) -> Caption | Grounding:

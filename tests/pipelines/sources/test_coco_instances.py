@@ -119,7 +119,10 @@ def test_the_pictures_of_2014_are_found_under_their_names_of_2017(
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"annotations": [{"caption": "A dog."}]}, "no annotation .* has a `bbox` .*give instances_"),
+        (
+            {"annotations": [{"id": 1, "image_id": 1, "caption": "A dog."}]},
+            "no annotation .* has a `bbox`; give instances_",
+        ),
         ({"annotations": []}, "no list `annotations`"),
         ({"images": {}}, "no list `images`"),
         ({"categories": [1]}, "no list `categories`"),
