@@ -12,7 +12,6 @@ from shards.records import Media, MediaProblem
 
 _DIGITS = 6  # of seconds: finer than a sample at any rate in use
 _FLOAT_FORMATS = frozenset({"flt", "fltp", "dbl", "dblp"})
-_EXACT = frozenset({"wav", "flac"})  # containers that state the number of their samples and not a guess
 _XING_REACH = 256  # bytes of the first MP3 frame in which its table of contents may begin
 
 
@@ -31,7 +30,7 @@ def probe_audio(data: bytes) -> Media:
         stream = sound_stream(opened, container)
         rate, channels = stream.sample_rate, stream.channels
         packets, samples = _decode(opened, stream)
-        stated = _stated_samples(stream) if container.format in _EXACT else 0
+        stated = _stated_samples(stream) if container.format == "flac" else 0  # others give a guess
         if samples < stated:
             raise MediaProblem("truncated_media", f"{samples} of {stated} samples are there")
         if container.format == "mp3" and packets < (frames := _stated_mp3_frames(data)):

@@ -19,6 +19,7 @@ _FORMAT_OF_ISO = "mov"  # FFmpeg has one reader for all of MP4, M4A, MOV and 3GP
 _EBML, _SEGMENT, _DOC_TYPE = 0x1A45DFA3, 0x18538067, 0x4282
 _OGG_END_OF_STREAM = 4
 _OGG_HEADER = 27  # bytes of an Ogg page before its segment table
+_RIFF_UNKNOWN = 0x7FFF_F000  # and above: stands for "as much as there is"
 _TS_PACKET = 188  # bytes of an MPEG transport packet; each starts with 0x47
 
 
@@ -163,9 +164,9 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _riff_end(data: bytes) -> int:
-    """Where the last chunk of a RIFF file should end. Sizes of 0 and all ones are what a recorder leaves that wrote to a pipe."""
+    """Where the last chunk of a RIFF file should end; 0 where it does not know, as a recorder leaves it that wrote to a pipe."""
     stated = int.from_bytes(data[4:8], "little")
-    if data[:4] == b"RF64" or stated in {0, 0xFFFFFFFF}:
+    if data[:4] == b"RF64" or stated == 0 or stated >= _RIFF_UNKNOWN:
         return 0
     # A pad byte of the last chunk is often counted and not written.
     return stated + 8 - 1 if stated + 8 - len(data) == 1 else stated + 8

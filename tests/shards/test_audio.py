@@ -53,3 +53,11 @@ def test_an_mp3_that_breaks_off_is_found_by_its_own_count() -> None:
 def test_the_sound_of_a_clip_is_a_sound_and_a_silent_film_has_none() -> None:
     assert probe_media(clip_bytes(sound=16000), kind="audio").sample_rate == 16000
     assert reason(clip_bytes()) == "unsupported"
+
+
+def test_a_wav_that_was_written_to_a_pipe_does_not_know_its_size_and_passes() -> None:
+    data = sound_bytes()
+    at = data.index(b"data") + 4
+    unknown = (0x7FFF_F024).to_bytes(4, "little")
+    piped = data[:4] + unknown + data[8:at] + (0x7FFF_F000).to_bytes(4, "little") + data[at + 4 :]
+    assert probe_media(piped, kind="audio") == probe_media(data, kind="audio")
