@@ -16,6 +16,7 @@ TOP = ""  # the name of the list where the file itself is one
 _WINDOW = 1 << 20  # characters read at a time
 _LONGEST_VALUE = 1 << 28  # characters; a value that is not finished by then is a missing quote or bracket
 _SPACE = re.compile(r"[ \t\n\r]*")
+_EXPONENT = 2  # characters behind a number, such as `e+` or `.`, that belong to it only with a digit after them
 _UNDECIDED = 16  # characters before the window's end where a cut word or escape cannot be told from a wrong one
 
 
@@ -132,7 +133,7 @@ class _Window:
             except RecursionError as error:
                 raise self._error("nested too deeply", at=self._at) from error
             else:
-                if end < len(self._text) or not self._more():  # a number at the end of the window may go on behind it
+                if len(self._text) - end > _EXPONENT or not self._more():  # a number may go on behind the window
                     self._at = end
                     return value
 
