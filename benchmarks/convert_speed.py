@@ -1,0 +1,56 @@
+"""Raw pass-through: photos and captions to a committed dataset, beside `tar cf` of the same files and other tools' writers.
+
+    python -m benchmarks.convert_speed [--photos 3000] [--rounds 5] [--peers VENV/bin/python] [--folder /dev/shm]
+
+Each side runs in a process of its own and counts its CPU seconds (its children's too) and wall seconds after its imports. Ours is
+the whole verb `shards` with checks of every picture, checksums, index, commit records and merge; `ours_decode` the same with
+`check=decode`. `tar` is the floor. `ours_to_it_per_cpu_s` above 1: ours is quicker than that side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.photos import write_photos
+from benchmarks.processes import ProcessSide, compare_processes, peer_sides
+
+PEERS = ("webdataset", "mds", "litdata", "img2dataset")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the photos, measure, print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, default=3000, help="how many photos of 640x480")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each side runs")
+    parser.add_argument(
+        "--peers", help="the Python of an environment with the peers (extra `bench`); default: this one"
+    )
+    parser.add_argument(
+        "--folder", help="where to work: a disk, or memory such as /dev/shm; default: the temporary folder"
+    )
+    options = parser.parse_args(arguments)
+    originals = Path(os.environ.get("OSTRAKA_DATA", "../shared/data"))
+    with tempfile.TemporaryDirectory(dir=options.folder) as place:
+        folder = Path(place)
+        write_photos(originals, folder, count=options.photos)
+        sides = {
+            "ours": ProcessSide(name="ours"),
+            "tar": ProcessSide(name="tar"),
+            "ours_decode": ProcessSide(name="ours", overrides=("check=decode",)),
+            **peer_sides(PEERS, options.peers or sys.executable),
+            "ray_data": ProcessSide(name="ray_data"),
+        }
+        print(
+            json.dumps(compare_processes(sides, folder=folder, rounds=options.rounds, photos=options.photos), indent=2)
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
