@@ -15,7 +15,7 @@ from shards.media import MediaProblem
 from shards.storage import open_storage
 
 _URL = re.compile(r"(https?|ftp)://", re.IGNORECASE)
-_PROBES = 50  # files of a folder that are looked up before a run
+_PROBES = 1000  # files that are looked up before a run: of a corpus with one in a hundred left, some will be found
 _FOLDERS_REMEMBERED = 4096
 _PLAIN_NAME = re.compile(r"[^/.\0][^/\0]*(/[^/.\0][^/\0]*)*")  # nothing in it that could lead anywhere else
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe that nobody writes to would be waited for
