@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -69,16 +70,15 @@ class PictureNames:
         """
         self._match = match
         self._dataset = dataset
-        hashes: list[int] = []
-        spots: list[int] = []
+        hashes, spots = array("Q"), array("q")  # lists of numbers would take four times the memory
         for spot, origin in origins:
             # A record answers to its id too where it has a file: an item without a file may ask for it by id.
             for name in {*names_of(file=origin.file, id=origin.id, match=match), f"id:{origin.id}"}:
                 hashes.append(_hashed(name))
                 spots.append(spot.shard << 32 | spot.row)
-        order = np.argsort(np.array(hashes, np.uint64), kind="stable")
-        self._hashes: NDArray[np.uint64] = np.array(hashes, np.uint64)[order]
-        self._spots: NDArray[np.int64] = np.array(spots, np.int64)[order]
+        order = np.argsort(np.frombuffer(hashes, np.uint64), kind="stable")
+        self._hashes: NDArray[np.uint64] = np.frombuffer(hashes, np.uint64)[order]
+        self._spots: NDArray[np.int64] = np.frombuffer(spots, np.int64)[order]
 
     def find(self, names: Sequence[str]) -> Spot | None:
         """The record that goes by the strongest of these names that any record has; None where no record has one.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from jobs.cli import main
+from jobs.cli import load_verb, main
+from jobs.config import load_config, preset_names, read_preset
+from pipelines.annotate import AnnotateConfig
 from shards.reader import open_dataset
 
 
@@ -81,3 +84,27 @@ def test_what_is_wrong_with_the_list_of_tars_is_wrong_usage(tars: Path, tmp_path
     for pattern in (f"{tars}/none-*.tar", f"{tars}/part-{{000..009}}.tar"):
         assert main(["index", f"shards={pattern}", f"output={tmp_path / 'indexed'}"]) == 2
     assert not (tmp_path / "indexed").exists()
+
+
+@pytest.mark.parametrize("verb", ["index", "annotate"])
+def test_a_preset_needs_nothing_but_the_places_of_files(verb: str) -> None:
+    module = load_verb(verb)
+    places = {
+        "index": ["shards=a.tar", "output=o"],
+        "annotate": ["dataset=d", "source.annotations=a", "source.answers=b", "source.instances=c"],
+    }[verb]
+    names = preset_names(verb)
+    assert names
+    for name in names:
+        wanted = read_preset(name, verb=verb)
+        kind = wanted.get("source", {}).get("kind")
+        known = load_source_locations(kind) if kind else set()
+        usable = [word for word in places if not word.startswith("source.") or word[7:].partition("=")[0] in known]
+        config = load_config(module.Config, name, usable, verb=verb)
+        if isinstance(config, AnnotateConfig):
+            assert config.absolute().source_config().annotations.endswith("/a")
+
+
+def load_source_locations(kind: str) -> set[str]:
+    module = importlib.import_module(f"pipelines.sources.{kind}")
+    return set(module.Config.LOCATIONS) - {"media"}
