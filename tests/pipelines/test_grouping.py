@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from pipelines import grouping
 from pipelines.grouping import Repeats, grouped
 
 
@@ -42,7 +41,7 @@ def test_one_key_with_more_rows_than_are_held_stays_one_group() -> None:
 
 
 def test_equal_hashes_of_different_keys_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouping.xxhash, "xxh3_64_intdigest", lambda data, seed=0: 7)
+    monkeypatch.setattr("xxhash.xxh3_64_intdigest", lambda data, seed=0: 7)
     rows = some_rows(300, keys=40)
     assert list(grouped(rows, in_memory=20)) == in_memory(rows)
     ids = Repeats()
