@@ -148,7 +148,7 @@ class SampleReader:
         media: list[Media] = []
         members: list[Member] = []
         for number, (extension, member, data) in enumerate(sample.media):
-            found = _look(extension, data, note, max_pixels=self._target.max_pixels)
+            found = _look(extension, data, note, target=self._target)
             if len(sample.media) > 1:
                 found = replace(found, member=f"{number}.{found.member}")
             media.append(found)
@@ -248,12 +248,12 @@ def _label(raw: Any) -> Label:
     return Label(name=text, index=int(text) if text.isascii() and text.isdecimal() else None)
 
 
-def _look(extension: str, data: bytes | None, note: Mapping[str, Any], *, max_pixels: int) -> Media:
+def _look(extension: str, data: bytes | None, note: Mapping[str, Any], *, target: Target) -> Media:
     """Describe a media member: by its bytes, or unread by what img2dataset's JSON says of it."""
     bare = extension.rpartition(".")[2]
     kind = _KINDS[bare]
     if data is not None:
-        return probe_media(data, kind=kind, max_pixels=max_pixels)
+        return probe_media(data, kind=kind, max_pixels=target.max_pixels, check=target.check)
     size = tuple(note.get(side) for side in ("width", "height")) if kind == "image" else (None, None)
     known = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size)
     width, height = size if known else (None, None)

@@ -18,6 +18,7 @@ from shards.config import Config, digest
 from shards.errors import BudgetError, DatasetError, InputError
 from shards.foreign import ForeignTar, look_at, place_of
 from shards.manifest import Card, merge
+from shards.media import Check
 from shards.records import Reject
 from shards.storage import open_storage
 from shards.tar_walk import Loss, TarWalk
@@ -49,6 +50,9 @@ class IndexConfig(Config):
         description="keys name their tar, as names are unique in one tar only; `stem` where they are in all",
     )
     columns: ForeignColumns = ForeignColumns()
+    check: Check = Field(
+        default="structure", description="pictures are whole by their `structure`, or when a decoder says so (`decode`)"
+    )
     max_pixels: PositiveInt = Field(default=178_956_970, description="larger pictures are decompression bombs")
     reject_share: float = Field(
         default=0.01, ge=0, le=1, description="stop when more than this share of the samples is rejected"
@@ -62,7 +66,9 @@ class IndexConfig(Config):
 
     def target(self) -> Target:
         """Name, split and limits, as keys need them."""
-        return Target(dataset=self.name, split=self.split, records_per_shard=1, max_pixels=self.max_pixels)
+        return Target(
+            dataset=self.name, split=self.split, records_per_shard=1, max_pixels=self.max_pixels, check=self.check
+        )
 
     def identity(self) -> dict[str, Any]:
         """All that decides over the dataset's bytes beside the tars, which are its units."""
