@@ -14,8 +14,10 @@ from shards.records import Annotation, Box, Detection, Grounding, Media, MediaPr
 from shards.regions import read_regions
 
 THUMB, LARGE, SMALLEST = 256, 640, 96  # pixels of the longer side of an embedded copy
+BANNER = 2.5  # width by height from which a picture gets the width of its card
 MOST_CONCEPTS = 8
 MOST_REGIONS = 30
+MOST_EXPRESSIONS = 12  # boxes with expressions, drawn and written out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +71,15 @@ def media_fact(media: Media) -> str:
 
 def marked_boxes(annotations: Sequence[Annotation]) -> tuple[Marked, ...]:
     """The boxes of a record, large ones first so that small ones stay visible: detections in the colour of their label,
-    groundings in a colour and with a number of their own, the expressions of one box sharing it.
+    groundings in a colour and with a number of their own, the expressions of one box sharing it. A box whose expression is not
+    written out is not drawn.
     """
     marked: list[Marked] = []
     labels = list(dict.fromkeys(each.label for each in annotations if isinstance(each, Detection)))
     for each in annotations:
         if isinstance(each, Detection):
             marked.append(Marked(box=each.box, label=each.label, colour=colour_of(labels.index(each.label))))
-    for number, box in enumerate(_grounded(annotations)):
+    for number, box in enumerate(list(_grounded(annotations))[:MOST_EXPRESSIONS]):
         marked.append(Marked(box=box, label=str(number + 1), colour=colour_of(number)))
     return tuple(sorted(marked, key=lambda one: (one.box[0] - one.box[2]) * (one.box[3] - one.box[1])))
 
@@ -100,12 +103,13 @@ def _figure(record: Record, allowance: int) -> Figure:
 
 
 def _picture(record: Record, media: Media, boxes: Sequence[Marked], allowance: int) -> Figure:
-    uri = _fitting(record, media, longest=LARGE if boxes else THUMB, allowance=allowance)
+    banner = bool(media.width and media.height and media.width >= BANNER * media.height)
+    uri = _fitting(record, media, longest=LARGE if boxes or banner else THUMB, allowance=allowance)
     if uri is None:
         return Figure(drawing=_no_picture(record), note="the picture cannot be shown", large=False)
     shown = tag("img", src=uri, alt=_alt(record), loading="lazy")
     if not boxes or not media.width or not media.height:
-        return Figure(drawing=shown, large=False)
+        return Figure(drawing=shown, large=banner)
     return Figure(
         drawing=_boxed(join([shown, overlay(boxes, width=media.width, height=media.height)]), media.width, media.height)
     )
@@ -117,12 +121,14 @@ def _boxed(inside: Markup, width: float, height: float) -> Markup:
 
 
 def _pair(record: Record, pictures: Sequence[Media], allowance: int) -> Figure:
-    shown = [
-        tag("img", src=uri, alt=f"Picture {number} of {len(pictures)}: {_alt(record)}", loading="lazy")
-        if (uri := _fitting(record, media, longest=THUMB, allowance=allowance // len(pictures))) is not None
-        else _no_picture(record)
-        for number, media in enumerate(pictures, start=1)
-    ]
+    """Pictures side by side at one height: each is as wide as its aspect asks for."""
+    shown = []
+    for number, media in enumerate(pictures, start=1):
+        uri = _fitting(record, media, longest=THUMB, allowance=allowance // len(pictures))
+        alt = f"Picture {number} of {len(pictures)}: {_alt(record)}"
+        inside = _no_picture(record) if uri is None else tag("img", src=uri, alt=alt, loading="lazy")
+        aspect = media.width / media.height if media.width and media.height else 1.0
+        shown.append(tag("div", inside, style=f"flex:{aspect:.3f}"))
     return Figure(drawing=tag("div", *shown, class_="side-by-side"))
 
 
@@ -144,9 +150,10 @@ def _sound(sound: Playable, media: Media) -> Figure:
         return Figure(
             drawing=tag("div", player, tag("span", "no sound", class_="no-picture"), class_="player"), note=sound.note
         )
-    top = "" if media.sample_rate is None else f"{media.sample_rate / 2000:.4g} kHz"
+    top = "" if media.sample_rate is None else f", 0 to {media.sample_rate / 2000:.4g} kHz"
+    start = media.start_s or 0.0
     still = tag("img", src=sound.still, alt="Log-mel spectrogram of the sound", class_="still", loading="lazy")
-    axes = tag("figcaption", tag("span", f"mel, 0 to {top}" if top else "mel"), tag("span", "time →"))
+    axes = tag("figcaption", tag("span", f"mel{top}"), tag("span", f"{start:.3g} to {start + sound.seconds:.3g} s"))
     return Figure(
         drawing=tag("div", player, tag("figure", still, axes, class_="spectrogram"), class_="player"), note=sound.note
     )
@@ -195,9 +202,10 @@ def _texts(record: Record) -> list[Markup]:
     elif any(isinstance(each, Detection) for each in record.annotations):
         return [_detected(record.annotations)]
     else:
-        lines = [saying(each, first=number == 0) for number, each in enumerate(record.annotations[:MOST_SAID])]
+        said = record.annotations[:MOST_SAID]
+        lines = [saying(each, before=before) for each, before in zip(said, (None, *said), strict=False)]
         return [*lines, *say_rest(len(record.annotations) - len(lines), record.annotations)]
-    return [*lines[:MOST_SAID], *say_rest(len(lines) - MOST_SAID, record.annotations)]
+    return [*lines[:MOST_EXPRESSIONS], *say_rest(len(lines) - MOST_EXPRESSIONS, record.annotations)]
 
 
 def _detected(annotations: Sequence[Annotation]) -> Markup:

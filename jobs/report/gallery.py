@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 from jobs.report.cards import MOST_CONCEPTS, record_card
 from jobs.report.markup import Markup, tag
 from jobs.report.pictures import concept_scores, sample_rows
-from shards.annotations import KIND
-from shards.columns import COLUMN_CARD
-from shards.errors import DamagedRecordError, DatasetError
+from shards.annotations import read_ledger
+from shards.errors import DatasetError
 from shards.reader import Dataset, open_dataset
 
 _MEDIA = {"image": "pictures", "video": "clips", "audio": "sounds", "regions": "region features"}
@@ -49,7 +47,7 @@ def gallery_section(
     concepts: str,
     agreements: Mapping[str, tuple[float, float]],
     room: Room,
-    number: int = 0,
+    name: str = "records",
     column: str | None = None,
 ) -> Markup | None:
     """Records spread evenly over a dataset, with what is said about them and the concepts that a CLIP model sees.
@@ -60,7 +58,7 @@ def gallery_section(
         concepts: the sidecar column of concepts.
         agreements: by column, how far the best concepts agree with captions; empty where that is not known.
         room: of these galleries; cards that would not fit are left out, and the page says so.
-        number: of this gallery on the page.
+        name: of this gallery in links.
         column: the column of annotations that the dataset is seen through.
 
     Returns:
@@ -72,8 +70,8 @@ def gallery_section(
     for tried, place in enumerate(places):
         try:
             record = dataset.record(*place)
-        except DamagedRecordError:
-            continue  # `verify` names it; a page about the others is still wanted
+        except DatasetError:
+            continue  # `verify` names what is damaged or missing; a page about the others is still wanted
         drawn = record_card(record, concepts=scores.get(place) or {}, allowance=room.share(len(places) - tried))
         if len(drawn.encode()) > room.left:
             break
@@ -97,7 +95,7 @@ def gallery_section(
         tag("p", told, class_="lead"),
         tag("p", concept_note(card), class_="quiet") if scores else None,
         tag("div", *cards, class_=f"gallery of-{kind or 'all'}"),
-        id=f"records-{number}",
+        id=name,
     )
 
 
@@ -123,11 +121,10 @@ def annotation_columns(dataset: Dataset) -> list[str]:
     columns = []
     for folder in dataset.storage.folders("sidecars"):
         try:
-            card = json.loads(dataset.storage.read(f"{folder}/{COLUMN_CARD}"))
-        except (FileNotFoundError, ValueError):
-            continue  # being written, or damaged: `verify` names it
-        if isinstance(card, dict) and card.get("kind") == KIND:
-            columns.append(folder.removeprefix("sidecars/"))
+            read_ledger(dataset.storage, folder)
+        except DatasetError:
+            continue  # of another kind, not finished, or damaged, which `verify` tells
+        columns.append(folder.removeprefix("sidecars/"))
     return columns
 
 

@@ -7,10 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from jobs.report.histograms import draw_histogram, draw_ranking
+from jobs.report.histograms import draw_histogram, draw_ranking, plain
 from jobs.report.markup import Markup, tag
+from jobs.report.overlays import clipped
 from jobs.report.pictures import sample_rows
-from shards.errors import DamagedRecordError, DatasetError
+from shards.errors import DatasetError
 from shards.reader import Dataset
 from shards.records import (
     Annotation,
@@ -63,24 +64,30 @@ def measure(records: Iterable[Record]) -> Measures:
 
 
 def sampled_headers(dataset: Dataset, count: int) -> Iterator[Record]:
-    """The headers of records spread evenly over a dataset; damaged ones are left out, because `verify` names them."""
+    """The headers of records spread evenly over a dataset; what is damaged or missing is left out, because `verify` names it."""
     for shard, row in sample_rows(dataset, count):
         try:
             yield dataset.record(shard, row, payload=False)
-        except DamagedRecordError:
+        except DatasetError:
             continue
 
 
 def measures_section(dataset: Dataset, *, sample: int) -> Markup | None:
     """Histograms of a dataset; None where none of its records can be read."""
-    try:
-        measures = measure(sampled_headers(dataset, sample))
-    except DatasetError:
-        return None
+    measures = measure(sampled_headers(dataset, sample))
     if not measures.records:
         return None
-    charts = [draw_histogram(title, values, unit=unit) for (title, unit), values in measures.numbers.items()]
-    charts += [draw_ranking(title, counts) for title, counts in measures.words.items() if counts]
+    charts, same = [], []
+    for (title, unit), values in measures.numbers.items():
+        if min(values) == max(values):
+            same.append(f"{title.lower()}: {plain(values[0])}{f' {unit}' if unit else ''}")
+        else:
+            charts.append(draw_histogram(title, values, unit=unit))
+    for title, counts in measures.words.items():
+        if len(counts) == 1:
+            same.append(f"{title.lower()}: {clipped(next(iter(counts)), 60)}")
+        else:
+            charts.append(draw_ranking(title, counts))
     whole = measures.records == len(dataset)
     told = "all" if whole else f"{measures.records:,} of the {len(dataset):,}"
     return tag(
@@ -92,18 +99,20 @@ def measures_section(dataset: Dataset, *, sample: int) -> Markup | None:
             "A last bar marked + holds everything beyond it, too.",
             class_="lead",
         ),
-        tag("div", *charts, class_="curves"),
+        tag("p", f"The same everywhere: {'; '.join(same)}.") if same else None,
+        tag("div", *charts, class_="curves") if charts else None,
+        class_="follows",
     )
 
 
 def _of_media(media: Media) -> Iterator[tuple[str, str, float]]:
-    kind = {"image": "picture", "video": "clip", "audio": "sound", "regions": "regions"}[media.kind]
+    kind = {"image": "Picture", "video": "Clip", "audio": "Sound", "regions": "Regions"}[media.kind]
     if media.width and media.height:
-        yield f"Width of a {kind}", "px", media.width
-        yield f"Height of a {kind}", "px", media.height
+        yield f"{kind} width", "px", media.width
+        yield f"{kind} height", "px", media.height
         yield "Width by height", "", media.width / media.height
     if media.duration_s is not None:
-        yield f"Duration of a {kind}", "s", media.duration_s
+        yield f"{kind} duration", "s", media.duration_s
     if media.fps is not None:
         yield "Frames per second", "", media.fps
 
@@ -111,26 +120,26 @@ def _of_media(media: Media) -> Iterator[tuple[str, str, float]]:
 def _of_annotation(annotation: Annotation, media: tuple[Media, ...]) -> Iterator[tuple[str, str, float]]:
     match annotation:
         case Caption():
-            yield "Words of a caption", "", _length(annotation.text)
+            yield "Caption words", "", _length(annotation.text)
         case Question():
-            yield "Words of a question", "", _length(annotation.question)
-            yield "Different answers of a question", "", len(annotation.answers)
+            yield "Question words", "", _length(annotation.question)
+            yield "Answers per question", "", len(annotation.answers)
         case Grounding():
-            yield "Words of an expression", "", _length(annotation.text)
+            yield "Expression words", "", _length(annotation.text)
         case Entailment():
-            yield "Words of a hypothesis", "", _length(annotation.hypothesis)
+            yield "Hypothesis words", "", _length(annotation.hypothesis)
         case Statement():
-            yield "Words of a statement", "", _length(annotation.text)
+            yield "Statement words", "", _length(annotation.text)
         case Text():
-            yield "Words of a source", "", _length(annotation.source)
+            yield "Source words", "", _length(annotation.source)
             if annotation.target is not None:
-                yield "Words of a target", "", _length(annotation.target)
+                yield "Target words", "", _length(annotation.target)
         case ImageCode():
             yield "Image codes", "", len(annotation.codes)
     if isinstance(annotation, Grounding | Detection) and media and media[0].width and media[0].height:
         x0, y0, x1, y1 = annotation.box
         area = max(0.0, x1 - x0) * max(0.0, y1 - y0) / (media[0].width * media[0].height)
-        yield "Side of a box, of the picture's", "%", 100 * math.sqrt(area)
+        yield "Box side in picture", "%", 100 * math.sqrt(area)
 
 
 def _words(annotation: Annotation) -> Iterator[tuple[str, str]]:

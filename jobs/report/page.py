@@ -42,6 +42,7 @@ class ReportConfig(Config):
     output: str = "report.html"
     """The page."""
     title: str | None = None
+    """The heading of the page."""
     records: int = Field(12, ge=0, le=500)
     """How many records to show of each dataset that is named, and of each column of annotations beside it; without such a
     name, of the first dataset found."""
@@ -117,11 +118,20 @@ def build_page(findings: Findings, config: ReportConfig) -> str:
 def _sections(findings: Findings, config: ReportConfig) -> Iterator[Markup | None]:
     """The sections in their order. Galleries take what the others leave of the page, so they are made last."""
     before, after = list(_about_runs(findings, config)), list(_about_data(findings, config))
-    spent = sum(len(section.encode()) for section in [*before, *after] if section is not None)
-    room = Room(left=round(config.page_mib * 2**20) - spent - _FRAME)
+    measured = [
+        measures_section(dataset, sample=config.measured) if config.measured else None for dataset in findings.shown
+    ]
+    room = Room(left=round(config.page_mib * 2**20) - _FRAME)
+    for section in (*before, *after, *measured):
+        room.spend(section or Markup())
     yield from before
-    if config.records:
-        yield from _galleries(findings, config, room)
+    for number, (dataset, histograms) in enumerate(zip(findings.shown, measured, strict=True)):
+        if config.records:
+            here = Room(left=room.share(len(findings.shown) - number))
+            for gallery in _galleries(dataset, findings, config, here):
+                room.spend(gallery or Markup())
+                yield gallery
+        yield histograms
     yield from after
 
 
@@ -131,31 +141,25 @@ def _about_runs(findings: Findings, config: ReportConfig) -> Iterator[Markup | N
         yield retrievals_section(findings.evaluations[-1], Locator(findings.datasets), count=config.retrievals)
 
 
-def _galleries(findings: Findings, config: ReportConfig, room: Room) -> Iterator[Markup | None]:
-    shown: list[tuple[str | None, Dataset]] = []
-    for dataset in findings.shown:
-        shown.append((None, dataset))
-        shown += seen_through(dataset, annotation_columns(dataset))
-    for number, (column, dataset) in enumerate(shown):
+def _galleries(dataset: Dataset, findings: Findings, config: ReportConfig, room: Room) -> Iterator[Markup | None]:
+    """A dataset's records with their own annotations, and again with those of every column that was attached."""
+    shown: list[tuple[str | None, Dataset]] = [(None, dataset), *seen_through(dataset, annotation_columns(dataset))]
+    for number, (column, view) in enumerate(shown):
         own = Room(left=room.share(len(shown) - number))
-        section = gallery_section(
-            dataset,
+        before = own.left
+        yield gallery_section(
+            view,
             records=config.records,
             concepts=config.concepts,
             agreements=findings.agreements,
             room=own,
-            number=number,
+            name=f"records-{findings.shown.index(dataset)}-{number}",
             column=column,
         )
-        if section is not None:
-            room.spend(section)
-        yield section
+        room.left -= before - own.left
 
 
 def _about_data(findings: Findings, config: ReportConfig) -> Iterator[Markup | None]:
-    if config.measured:
-        for dataset in findings.shown:
-            yield measures_section(dataset, sample=config.measured)
     if config.ablation is not None:
         yield ablation_section(read_ablation(config.ablation))
     if findings.runs:

@@ -7,9 +7,11 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ EXCERPT_WIDTH = 320  # pixels of an excerpt
 EXCERPT_FPS = 15
 STILLS = 4  # frames in the row
 STILL_HEIGHT = 120
+MOST_WHOLE = 1 << 20  # characters of a clip or sound that is embedded as found, however much room the page has
 LONGEST_HEARD_S = 60.0  # of a sound, for its spectrogram
 _ENCODERS = (("libx264", "mp4", {"crf": "30", "preset": "veryfast"}), ("libvpx", "webm", {"crf": "34", "b": "300000"}))
 _PLAYED_VIDEO = {"mp4": ("h264", "av1", "vp9"), "webm": ("vp8", "vp9", "av1")}
@@ -41,6 +44,7 @@ class Playable:
     source: str | None  # data URI to play; None: it was too large, or cannot be decoded
     still: str | None  # data URI of a picture
     note: str  # what was left out; empty where nothing was
+    seconds: float = 0.0  # of a sound that the still shows
 
 
 def playable_clip(data: bytes, media: Media, *, allowance: int, where: str) -> Playable:
@@ -58,7 +62,7 @@ def playable_clip(data: bytes, media: Media, *, allowance: int, where: str) -> P
         still = _row_of(frames)
         room = allowance - len(still)
         whole = _uri(data, f"video/{container}") if codec in _PLAYED_VIDEO.get(container, ()) else None
-        if whole is not None and len(whole) <= room:
+        if whole is not None and len(whole) <= min(room, MOST_WHOLE):
             return Playable(source=whole, still=still, note="")
         excerpt, kind = _encode_clip(frames)
     except _failures() as problem:
@@ -76,21 +80,20 @@ def playable_sound(data: bytes, media: Media, *, allowance: int, where: str) -> 
     start = media.start_s or 0.0
     try:
         samples, rate = _samples(data, start_s=start, length_s=min((media.end_s or 1e9) - start, LONGEST_HEARD_S))
-        still = spectrogram_picture(samples, rate)
+        still, seconds = spectrogram_picture(samples, rate), len(samples) / rate
         room = allowance - len(still)
         mime = _PLAYED_AUDIO.get(container_of(data).extension)
         whole = _uri(data, mime) if mime is not None else None
-        if whole is not None and len(whole) <= room:
-            return Playable(source=whole, still=still, note="")
+        if whole is not None and len(whole) <= min(room, MOST_WHOLE):
+            return Playable(source=whole, still=still, note="", seconds=seconds)
         source = _uri(_encode_sound(samples[: round(EXCERPT_SOUND_S * rate)], rate), "audio/mpeg")
     except _failures() as problem:
         logger.warning("%s: its sound cannot be shown (%s)", where, problem)
         return Playable(source=None, still=None, note="it cannot be decoded here")
     if len(source) > room:
-        return Playable(source=None, still=still, note="spectrogram only: the page's budget is spent")
-    return Playable(
-        source=source, still=still, note=f"excerpt of {min(EXCERPT_SOUND_S, len(samples) / rate):.1f} s as MP3"
-    )
+        return Playable(source=None, still=still, note="spectrogram only: the page's budget is spent", seconds=seconds)
+    heard = min(EXCERPT_SOUND_S, seconds)
+    return Playable(source=source, still=still, note=f"excerpt of {heard:.1f} s as MP3", seconds=seconds)
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -160,18 +163,19 @@ def _encode_clip(frames: list[Any]) -> tuple[bytes, str]:
     )
     if name is None or kind is None:
         raise MediaProblem("unsupported", "PyAV has no encoder for H.264 or VP8 here")
-    buffer = io.BytesIO()
-    # The table of contents has to come first, because a data URI cannot be asked for its end.
-    with av.open(buffer, "w", format=kind, options={"movflags": "+faststart"} if kind == "mp4" else {}) as output:
-        stream: Any = output.add_stream(name, rate=EXCERPT_FPS, options=options)
-        stream.width, stream.height = frames[0].size
-        stream.pix_fmt = "yuv420p"
-        for number, picture in enumerate(frames):
-            frame = av.VideoFrame.from_image(picture)
-            frame.pts, frame.time_base = number, Fraction(1, EXCERPT_FPS)
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
-    return buffer.getvalue(), kind
+    # Players want the table of contents first, and the encoder can only move it there in a file that has a name.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"excerpt.{kind}"
+        with av.open(str(path), "w", options={"movflags": "+faststart"} if kind == "mp4" else {}) as output:
+            stream: Any = output.add_stream(name, rate=EXCERPT_FPS, options=options)
+            stream.width, stream.height = frames[0].size
+            stream.pix_fmt = "yuv420p"
+            for number, picture in enumerate(frames):
+                frame = av.VideoFrame.from_image(picture)
+                frame.pts, frame.time_base = number, Fraction(1, EXCERPT_FPS)
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode(None))
+        return path.read_bytes(), kind
 
 
 def _samples(data: bytes, *, start_s: float, length_s: float) -> tuple[npt.NDArray[np.float32], int]:
@@ -215,9 +219,8 @@ def _encode_sound(samples: npt.NDArray[np.float32], rate: int) -> bytes:
         stream: Any = output.add_stream("libmp3lame", rate=_MP3_RATE, layout="mono", bit_rate=64_000)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None, :]), format="flt", layout="mono")
         frame.sample_rate = rate
-        for ready in av.AudioResampler(format="s16p", layout="mono", rate=_MP3_RATE, frame_size=_MP3_FRAME).resample(
-            frame
-        ):
+        mixer = av.AudioResampler(format="s16p", layout="mono", rate=_MP3_RATE, frame_size=_MP3_FRAME)
+        for ready in [*mixer.resample(frame), *mixer.resample(None)]:
             output.mux(stream.encode(ready))
         output.mux(stream.encode(None))
     return buffer.getvalue()

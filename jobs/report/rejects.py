@@ -95,13 +95,13 @@ class RejectFile:
 
 
 def dataset_rejects(dataset: Dataset) -> RejectFile:
-    """The rejects of a dataset's conversion. Raises `DatasetError` where the file is missing."""
+    """The rejects of a dataset's conversion. Raises `DatasetError` where the file is missing or damaged."""
     title = f"{dataset.card.name} · {dataset.card.split}"
     return RejectFile(title=title, data=_read(dataset, REJECTS_PATH))
 
 
 def column_rejects(dataset: Dataset, folder: str) -> RejectFile:
-    """The rejects of annotations that were attached later. Raises `DatasetError` where the file is missing."""
+    """The rejects of annotations that were attached later. Raises `DatasetError` where the file is missing or damaged."""
     title = f"{folder.removeprefix('sidecars/')} on {dataset.card.name} · {dataset.card.split}"
     return RejectFile(title=title, data=_read(dataset, f"{folder}/{REJECTS}"))
 
@@ -181,12 +181,18 @@ def rejects_section(files: Sequence[RejectFile]) -> Markup:
 
 
 def _read(dataset: Dataset, path: str) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    advice = "run the `verify` verb on the dataset"
     try:
-        return dataset.storage.read(path)
+        data = dataset.storage.read(path)
+        pq.ParquetFile(io.BytesIO(data))
     except FileNotFoundError as problem:
-        raise DatasetError(
-            f"{dataset.storage.path(path)} is missing; run `verify repair=true` on the dataset"
-        ) from problem
+        raise DatasetError(f"{dataset.storage.path(path)} is missing; {advice}") from problem
+    except pa.ArrowException as problem:
+        raise DatasetError(f"{dataset.storage.path(path)} lists no rejects ({problem}); {advice}") from problem
+    return data
 
 
 def _verdict(closes: bool) -> str:

@@ -15,15 +15,17 @@ MOST_CODES = 16
 LONGEST = 600  # letters of one text
 
 
-def saying(annotation: Annotation, *, first: bool) -> Markup:
-    """Write an annotation; the first of a record stands out where it is plain text."""
+def saying(annotation: Annotation, *, before: Annotation | None) -> Markup:
+    """Write an annotation, the one after `before`; plain text stands out where it is the first, a premise is not said twice."""
     match annotation:
         case Question():
             return tag(
                 "div", tag("p", _cut(annotation.question), class_="first"), _answers(annotation.answers), class_="asked"
             )
         case Entailment():
-            premise = tag("p", tag("b", "premise"), " ", _cut(annotation.premise)) if annotation.premise else None
+            known = before.premise if isinstance(before, Entailment) else None
+            news = annotation.premise if annotation.premise != known else None
+            premise = tag("p", tag("b", "premise"), " ", _cut(news)) if news else None
             said = tag("p", _verdict(annotation.label), " ", _cut(annotation.hypothesis), class_="first")
             return join([premise, said])
         case Statement():
@@ -42,7 +44,7 @@ def saying(annotation: Annotation, *, first: bool) -> Markup:
             rest = " …" if len(annotation.codes) > MOST_CODES else ""
             text = tag("p", _cut(annotation.text), class_="first") if annotation.text else None
             return join([text, tag("p", f"{len(annotation.codes):,} image codes: ", tag("code", codes + rest))])
-    return tag("p", _cut(annotation_text(annotation)), class_="first" if first else None)
+    return tag("p", _cut(annotation_text(annotation)), class_="first" if before is None else None)
 
 
 def say_rest(count: int, annotations: Sequence[Annotation]) -> list[Markup]:

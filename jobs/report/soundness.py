@@ -92,7 +92,7 @@ def _said(finding: Finding) -> str:
         return (
             f"{finding.bytes / MIB:,.0f} MiB were not read for this page; `report verify=true` or `verify` reads them."
         )
-    read = f"{finding.bytes / MIB:,.1f} MiB read in {finding.seconds:.1f} s"
+    read = f"{finding.bytes / MIB:,.1f} MiB read in {max(finding.seconds, 0.01):.2g} s"
     count = len(finding.damages)
     return (
         f"{read}, nothing is damaged." if not count else f"{read}, {count:,} damaged place{'' if count == 1 else 's'}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobs.report.page import ReportConfig, write_report
 
-HELP = "a self-contained HTML page of a dataset, a run or a whole demo: pictures, concepts, rejects, curves, scores"
+HELP = "a self-contained HTML page of a dataset or a run: records to look at and listen to, measures, rejects, curves, scores"
 Config = ReportConfig
 
 
