@@ -9,7 +9,7 @@ from pathlib import Path
 from shards.errors import InputError
 
 WIDTH, HEIGHT = 640, 480
-QUALITY = 95  # with full colour samples: about 100 kB a photo, as COCO's have
+QUALITY = 95  # with the colour sampling of the original: about 100 kB a photo, as COCO's have
 SEED = 0
 
 
@@ -27,7 +27,7 @@ def write_photos(originals: Path, folder: Path, *, count: int) -> Path:
     Raises:
         InputError: there is no photo to start from.
     """
-    from PIL import Image
+    from PIL import Image, JpegImagePlugin
 
     photos = folder / "photos"
     photos.mkdir(parents=True)
@@ -48,8 +48,9 @@ def write_photos(originals: Path, folder: Path, *, count: int) -> Path:
             scale = rng.uniform(0.8, 1.0) * min(picture.width / WIDTH, picture.height / HEIGHT)
             x, y = rng.uniform(0, picture.width - scale * WIDTH), rng.uniform(0, picture.height - scale * HEIGHT)
             box = (x, y, x + scale * WIDTH, y + scale * HEIGHT)
+            sampling = max(JpegImagePlugin.get_sampling(picture), 0)
             cut = picture.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS, box=box)
-        cut.save(photos / f"{written:09d}.jpg", quality=QUALITY, subsampling=0)
+        cut.save(photos / f"{written:09d}.jpg", quality=QUALITY, subsampling=sampling)
         lines.append(f"{written:09d}.jpg#0\tA photo with the number {written} .\n")
         written += 1
     (folder / "captions.token").write_text("".join(lines))
