@@ -60,8 +60,8 @@ class Columns(BaseConfig):
     """The media item's id; unset: its path, or the row's number where media lie inside the table."""
     annotation_id: str | None = None
     """The annotation's own id, such as a question's."""
-    caption: str | None = None
-    """One caption, or a list of them."""
+    caption: str | tuple[str, ...] | None = None
+    """One caption, or a list of them; or several columns."""
     question: str | None = None
     answer: str | None = None
     """One answer, a list, `a|b`, or answers with weights as a JSON object; repeated ones weigh their share."""

@@ -51,6 +51,13 @@ def made(request: pytest.FixtureRequest, convert: Any, tmp_path: Path, photos: P
     return run
 
 
+def test_captions_may_lie_in_several_columns(made: Any) -> None:
+    rows = [{"f": "a.jpg", "c1": "one", "c2": "two"}, {"f": "b.jpg", "c1": "three", "c2": ""}]
+    done = made(rows, {"image": "f", "caption": ["c1", "c2"]})
+    assert done.captions == {"a.jpg": ["one", "two"], "b.jpg": ["three"]}
+    assert list(done.reasons("annotation").values()) == ["empty_text"]
+
+
 def test_questions_of_one_picture_with_an_answer_a_list_and_alternatives(made: Any) -> None:
     rows = [
         {"f": "a.jpg", "q": "What?", "a": "cat", "n": "q1"},
