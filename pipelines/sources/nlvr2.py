@@ -3,8 +3,8 @@
     source.kind=nlvr2 source.annotations=dev.json source.media=images
 
 The photos are found by the identifier: `dev-850-0-1` speaks about `dev-850-0-img0.png` (left) and `dev-850-0-img1.png` (right).
-Other statements about the same two photos are records of their own, as the dataset counts them, or `source.one_record_per=pair`
-puts them together and stores every pair once.
+All statements about the same two photos are one record, so that every pair is stored once; `source.one_record_per=statement`
+makes a record of each.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Config(SourceConfig):
 
     media: str
     """The folder of the photos, at any level of the release: the one that holds `images`, `images` itself, or a split's."""
-    one_record_per: Literal["statement", "pair"] = "statement"
-    """A record for every statement, or for every pair of photos with all that is stated about it."""
+    one_record_per: Literal["pair", "statement"] = "pair"
+    """A record for every pair of photos with all that is stated about it, or one for every statement."""
 
     def split_name(self) -> str:
         return (split_in_name(self.annotations) if self.split is None else None) or super().split_name()

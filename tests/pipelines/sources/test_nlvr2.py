@@ -40,12 +40,12 @@ def put(tmp_path: Path, picture: Any) -> Any:
     return putting
 
 
-def test_a_statement_is_a_record_of_two_photos_left_then_right(convert: Any, source: Any, put: Any) -> None:
+def test_a_record_is_two_photos_left_then_right(convert: Any, source: Any, put: Any) -> None:
     put("dev-850-0")
     put("dev-9-1")
     done = convert(source(line("dev-850-0-1"), line("dev-9-1-0", "False", "No. ")))
     first, second = done.dataset.records()
-    assert (first.key, second.key) == ("nlvr2-dev-dev-850-0-1", "nlvr2-dev-dev-9-1-0")
+    assert (first.key, second.key) == ("nlvr2-dev-dev-850-0", "nlvr2-dev-dev-9-1")
     assert [(media.member, media.width) for media in first.media] == [("0.png", 10), ("1.png", 11)]
     assert first.annotations == (Statement(id="dev-850-0-1", text="Both are red.", label=True),)
     assert second.annotations == (Statement(id="dev-9-1-0", text="No.", label=False),)
@@ -69,14 +69,15 @@ def test_the_media_folder_may_be_any_level_of_the_release(
     assert record.origin.file == f"{below}/{pair}-img0.png"
 
 
-def test_statements_about_one_pair_are_records_of_their_own_or_one_record_on_demand(
+def test_statements_about_one_pair_are_one_record_or_records_of_their_own_on_demand(
     convert: Any, source: Any, put: Any
 ) -> None:
     put("dev-1-0")
     put("dev-2-0")
     lines = [line("dev-1-0-0"), line("dev-2-0-0"), line("dev-1-0-1", "False")]
-    assert [len(record.annotations) for record in convert(source(*lines)).dataset.records()] == [1, 1, 1]
-    done = convert(source(*lines, one_record_per="pair"))
+    apart = convert(source(*lines, one_record_per="statement"))
+    assert [len(record.annotations) for record in apart.dataset.records()] == [1, 1, 1]
+    done = convert(source(*lines))
     assert {record.origin.id: [a.id for a in record.annotations] for record in done.dataset.records()} == {
         "dev-1-0": ["dev-1-0-0", "dev-1-0-1"],
         "dev-2-0": ["dev-2-0-0"],
@@ -88,7 +89,7 @@ def test_a_hidden_label_is_no_label(convert: Any, source: Any, put: Any) -> None
     fields = json.dumps({"identifier": "test2-1-0-0", "sentence": "Who knows."})
     done = convert(source(fields, name="test2.json"))
     (record,) = done.dataset.records()
-    assert (record.key, record.annotations[0].label) == ("nlvr2-test2-test2-1-0-0", None)
+    assert (record.key, record.annotations[0].label) == ("nlvr2-test2-test2-1-0", None)
 
 
 @pytest.mark.parametrize("per", ["statement", "pair"])
@@ -118,7 +119,7 @@ def test_a_missing_right_photo_is_a_missing_pair(convert: Any, source: Any, put:
     put("dev-1-0")
     put("dev-2-0")
     (tmp_path / "photos" / "dev-2-0-img1.png").unlink()
-    assert convert(source(line("dev-1-0-0"), line("dev-2-0-0"))).reasons() == {"dev-2-0-0": "missing_media"}
+    assert convert(source(line("dev-1-0-0"), line("dev-2-0-0"))).reasons() == {"dev-2-0": "missing_media"}
 
 
 def test_another_file_is_one_sentence(convert: Any, source: Any, put: Any) -> None:
