@@ -21,10 +21,10 @@ from pipelines.matched_items import MatchedItems, ShardItems, SomeShards
 from pipelines.picture_names import Match, PictureNames, Spot, names_of
 from pipelines.source import RawItem, SourceConfig, Target
 from pipelines.sources import load_source, load_source_config
-from shards.annotations import KIND, SCHEMA, Ledger, close_ledger, part_table
+from shards.annotations import KIND, SCHEMA, Ledger, close_ledger, column_digest8, part_table
 from shards.codec import annotation_from_plain
 from shards.columns import sidecar_folder, sidecar_shards, write_sidecar
-from shards.config import Config, canonical_json, digest
+from shards.config import Config, canonical_json
 from shards.errors import BudgetError, DatasetError, InputError
 from shards.media import MediaProblem
 from shards.reader import Dataset, open_dataset
@@ -90,7 +90,7 @@ class AnnotatePlan:
     @property
     def digest8(self) -> str:
         """Names the column's folder."""
-        return digest({"column": self.config.column_name(), **self.card})[:8]
+        return column_digest8(self.config.column_name(), self.card)
 
     @property
     def folder(self) -> str:

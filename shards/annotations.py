@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from shards.codec import annotation_from_plain
-from shards.columns import COLUMN_CARD, find_column, part_path
+from shards.columns import COLUMN_CARD, find_column, part_path, sidecar_folder
 from shards.config import digest
 from shards.errors import DatasetError
 from shards.index import encode_parquet, read_index, text_length
@@ -64,6 +64,7 @@ class Ledger:
     annotations: int
     annotation_type: str | None = None
     rejects: Mapping[str, int]  # raw items and annotations by reason
+    rejects_xxh3: str  # of rejects.parquet
     parts: tuple[Part, ...]
 
     @property
@@ -115,6 +116,7 @@ def close_ledger(
         types += kinds
         rows += [{"unit": shard, **plain} for text in table["rejects"].to_pylist() for plain in json.loads(text)]
     items = [row for row in rows if row["level"] == "item"]
+    rejects = encode_parquet(pa.Table.from_pylist(rows, schema=_REJECTS))
     ledger = Ledger(
         raw_items=raw_items,
         raw_annotations=raw_annotations,
@@ -123,6 +125,7 @@ def close_ledger(
         annotations=sum(part.annotations for part in parts),
         annotation_type=next(iter(types)) if len(types) == 1 else None,
         rejects=dict(sorted(Counter(row["reason"] for row in rows).items())),
+        rejects_xxh3=xxhash.xxh3_64_hexdigest(rejects),
         parts=tuple(parts),
     )
     accounted = ledger.annotations + len(rows) - len(items) + sum(row["annotations"] for row in items)
@@ -131,9 +134,22 @@ def close_ledger(
             f"{storage.path(folder)}: {raw_annotations} raw annotations went in and {accounted} are accounted for; "
             "remove the folder and run the same `annotate` command again"
         )
-    storage.replace(f"{folder}/{REJECTS}", encode_parquet(pa.Table.from_pylist(rows, schema=_REJECTS)))
-    storage.replace(f"{folder}/{LEDGER}", json.dumps(to_plain(ledger), indent=2, ensure_ascii=False).encode() + b"\n")
+    storage.replace(f"{folder}/{REJECTS}", rejects)
+    fields = to_plain(ledger)
+    signed = {**fields, "checksum": digest(fields)}  # so that `verify` sees an edit that nothing else shows
+    storage.replace(f"{folder}/{LEDGER}", json.dumps(signed, indent=2, ensure_ascii=False).encode() + b"\n")
     return ledger
+
+
+def column_digest8(column: str, card: Mapping[str, Any]) -> str:
+    """Names a column of annotations by everything that makes it."""
+    return digest({"column": column, **card})[:8]
+
+
+def folder_of(card: Mapping[str, Any]) -> str:
+    """The folder that a column with this `column.json` lies in. Raises `KeyError` where it names no column."""
+    made = {name: value for name, value in card.items() if name not in ("column", "digest8")}
+    return sidecar_folder(card["column"], column_digest8(card["column"], made))
 
 
 def read_ledger(storage: Storage, folder: str) -> Ledger:
@@ -144,7 +160,10 @@ def read_ledger(storage: Storage, folder: str) -> Ledger:
             raise DatasetError(
                 f"{storage.path(folder)} is no column of annotations; name one that `annotate` made, or read it as a sidecar"
             )
-        return from_plain(Ledger, json.loads(storage.read(f"{folder}/{LEDGER}")))
+        fields = json.loads(storage.read(f"{folder}/{LEDGER}"))
+        if not isinstance(fields, dict) or fields.pop("checksum", None) != digest(fields):
+            raise PlainError(" does not match its own checksum")
+        return from_plain(Ledger, fields)
     except FileNotFoundError as problem:
         raise DatasetError(
             f"{storage.path(folder)} is not finished; run the same `annotate` command again"
@@ -243,9 +262,12 @@ def check_column(
     try:
         card = json.loads(storage.read(f"{folder}/{COLUMN_CARD}"))
         ledger = read_ledger(storage, folder)
-    except (DatasetError, ValueError, FileNotFoundError) as problem:
+        named = folder_of(card)
+    except (DatasetError, ValueError, KeyError, FileNotFoundError) as problem:
         yield folder, None, str(problem)
         return
+    if named != folder:
+        yield f"{folder}/{COLUMN_CARD}", None, f"what it says belongs into {named}; {remedy}"
     if card.get("manifest") != manifest_digest:
         yield f"{folder}/{COLUMN_CARD}", None, f"made for another dataset (manifest {card.get('manifest')}); {remedy}"
         return
@@ -253,8 +275,9 @@ def check_column(
         yield f"{folder}/{LEDGER}", None, f"it lists other shards than the dataset has; {remedy}"
     for part in ledger.parts:
         yield from _check_part(storage, folder, part, index_xxh3=shards.get(part.shard), remedy=remedy)
-    if not storage.exists(f"{folder}/{REJECTS}"):
-        yield f"{folder}/{REJECTS}", None, f"it is missing; {remedy}"
+    path = f"{folder}/{REJECTS}"
+    if not storage.exists(path) or storage.checksum(path) != ledger.rejects_xxh3:
+        yield path, None, f"it is missing or damaged; {remedy}"
 
 
 def _check_part(

@@ -206,6 +206,9 @@ def test_the_order_counts_the_columns_annotations_and_changes_with_it(
         ("swap", "a row that only the column has"),
         ("foreign", "made for another dataset"),
         ("ledger", "is damaged"),
+        ("edit", "does not match its own checksum"),
+        ("card", "what it says belongs into"),
+        ("rejects", "rejects.parquet: it is missing or damaged"),
     ],
 )
 def test_verify_names_what_is_wrong_with_a_column(
@@ -226,9 +229,17 @@ def test_verify_names_what_is_wrong_with_a_column(
         card = folder / "column.json"
         manifest = json.loads(card.read_text())["manifest"]
         card.write_text(card.read_text().replace(manifest, manifest[::-1]))
-    else:
+    elif damage == "ledger":
         ledger = folder / "ledger.json"
         ledger.write_bytes(ledger.read_bytes()[:50])
+    elif damage == "edit":
+        ledger = folder / "ledger.json"
+        ledger.write_text(ledger.read_text().replace('"raw_items": 2', '"raw_items": 3'))
+    elif damage == "card":
+        card = folder / "column.json"
+        card.write_text(card.read_text().replace('"match":"auto"', '"match":"file"'))
+    else:
+        (folder / "rejects.parquet").write_bytes(first.read_bytes())
     damages = "; ".join(map(str, verify(pictures)))
     assert "sidecars/boxes-" in damages
     assert words in damages or (damage == "flip" and "is damaged" in damages)
