@@ -8,8 +8,7 @@ manifest is to the dataset. Seen through such a column, a dataset consists of th
 from __future__ import annotations
 
 import json
-import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +18,10 @@ import pyarrow.parquet as pq
 import xxhash
 
 from shards.codec import annotation_from_plain
-from shards.columns import COLUMN_CARD, find_column, part_path, sidecar_folder
+from shards.columns import COLUMN_CARD, part_path, sidecar_folder
 from shards.config import digest
 from shards.errors import DatasetError
-from shards.index import encode_parquet, read_index, text_length
+from shards.index import encode_parquet, read_index
 from shards.plain import PlainError, from_plain, to_plain
 from shards.records import Annotation, Reject
 from shards.storage import Storage
@@ -32,7 +31,6 @@ KIND = "annotations"  # in column.json: how a column of this form is told from o
 LEDGER = "ledger.json"
 REJECTS = "rejects.parquet"
 
-_PARTS = 32  # parsed parts held in memory
 _REJECTS = pa.schema(
     [
         pa.field(name, pa.int64() if name == "annotations" else pa.string(), nullable=False)
@@ -110,7 +108,7 @@ def close_ledger(
     parts: list[Part] = []
     types: Counter[str] = Counter()
     for shard in shards:
-        data, table = _read_part(storage, folder, shard)
+        data, table = read_part(storage, folder, shard)
         part, kinds = _tally(shard, data, table)
         parts.append(part)
         types += kinds
@@ -173,80 +171,6 @@ def read_ledger(storage: Storage, folder: str) -> Ledger:
         raise DatasetError(f"{storage.path(folder)} is damaged ({what}); remove it and annotate again") from problem
 
 
-class AnnotationColumn:
-    """The annotations of a finished column. Pickles small; parts are read lazily in each process, a bounded number of them."""
-
-    def __init__(self, storage: Storage, column_or_folder: str) -> None:
-        self._storage = storage
-        self.folder = find_column(storage, column_or_folder)
-        self.ledger = read_ledger(storage, self.folder)
-        self._parts = {part.shard: part for part in self.ledger.parts}
-        self._start_process()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_texts")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._start_process()
-
-    def _start_process(self) -> None:
-        self._lock = threading.Lock()
-        self._texts: OrderedDict[str, dict[str, str]] = OrderedDict()
-
-    def part(self, shard: str) -> Part:
-        """What the column holds for a shard. Raises `DatasetError` where the shard is younger than the column."""
-        found = self._parts.get(shard)
-        if found is None:
-            raise DatasetError(
-                f"{self._storage.path(self.folder)} knows no shard {shard}, which the dataset has; run `annotate` again"
-            )
-        return found
-
-    def annotations(self, shard: str, key: str) -> tuple[Annotation, ...]:
-        """The annotations of one record. Raises `DatasetError` where the part is damaged or about other records."""
-        text = self._text_of(shard).get(key)
-        if text is None:
-            raise DatasetError(f"{self._where(shard)} has no row for the record {key!r}; run `annotate` again")
-        return tuple(annotation_from_plain(plain) for plain in json.loads(text))
-
-    def view(self, shard: str, index: pa.Table) -> pa.Table:
-        """A shard's index as this column sees it: rows that have annotations, with the counts and lengths of these."""
-        texts = self._text_of(shard)
-        if index["key"].to_pylist() != list(texts):
-            raise DatasetError(
-                f"{self._where(shard)} is about other records than the shard holds; run `annotate` again"
-            )
-        lists = [[annotation_from_plain(plain) for plain in json.loads(text)] for text in texts.values()]
-        lengths = [max(map(text_length, each), default=0) for each in lists]
-        replaced = {"annotations": [len(each) for each in lists], "text_length": lengths}
-        for name, values in replaced.items():
-            place = index.schema.get_field_index(name)
-            index = index.set_column(place, index.schema.field(place), pa.array(values, pa.int32()))
-        return index.take(pa.array([row for row, each in enumerate(lists) if each], pa.int64()))
-
-    def _text_of(self, shard: str) -> dict[str, str]:
-        with self._lock:
-            found = self._texts.get(shard)
-            if found is not None:
-                self._texts.move_to_end(shard)
-                return found
-        data, table = _read_part(self._storage, self.folder, shard)
-        if xxhash.xxh3_64_hexdigest(data) != self.part(shard).xxh3:
-            raise DatasetError(
-                f"{self._where(shard)} does not match the checksum in its ledger; remove it and annotate again"
-            )
-        found = dict(zip(table["key"].to_pylist(), table["annotations"].to_pylist(), strict=True))
-        with self._lock:
-            self._texts[shard] = found
-            while len(self._texts) > _PARTS:
-                self._texts.popitem(last=False)
-        return found
-
-    def _where(self, shard: str) -> str:
-        return self._storage.path(part_path(self.folder, shard))
-
-
 def check_column(
     storage: Storage, folder: str, *, shards: Mapping[str, str | None], manifest_digest: str
 ) -> Iterator[tuple[str, str | None, str]]:
@@ -285,7 +209,7 @@ def _check_part(
 ) -> Iterator[tuple[str, str | None, str]]:
     path = part_path(folder, part.shard)
     try:
-        data, table = _read_part(storage, folder, part.shard)
+        data, table = read_part(storage, folder, part.shard)
         keys = read_index(storage, part.shard, xxh3=index_xxh3).keys
     except DatasetError as problem:
         yield path, None, str(problem)
@@ -305,7 +229,8 @@ def _check_part(
             yield path, key, f"it has {found} annotations, and the column counts {count}; {remedy}"
 
 
-def _read_part(storage: Storage, folder: str, shard: str) -> tuple[bytes, pa.Table]:
+def read_part(storage: Storage, folder: str, shard: str) -> tuple[bytes, pa.Table]:
+    """The bytes and the table of one part. Raises `DatasetError` where it is missing, damaged or none."""
     path = part_path(folder, shard)
     try:
         data = storage.read(path)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import xxhash
 
-from shards.annotations import AnnotationColumn
+from shards.annotation_column import AnnotationColumn
 from shards.codec import HEADER_MEMBER, decode_record
 from shards.config import digest
 from shards.errors import DamagedRecordError, DatasetError
