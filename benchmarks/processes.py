@@ -100,6 +100,8 @@ def _run(side: ProcessSide, folder: Path) -> dict[str, float] | str:
             return done.stderr.strip()[-300:]
         cost: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
         return cost
+    except OSError as problem:
+        return str(problem)
     except subprocess.TimeoutExpired:
         return f"it took more than {TIMEOUT_S} s"
     finally:
