@@ -116,18 +116,33 @@ def _some_frames(data: bytes, *, start_s: float, length_s: float) -> tuple[list[
             raise MediaProblem("unsupported", "no stream of pictures")
         stream.codec_context.thread_type = "NONE"
         codec = str(stream.codec_context.name).removeprefix("lib")
-        first: float | None = None
-        for frame in opened.decode(stream):
-            first = frame.time or 0.0 if first is None else first
-            time_s = (frame.time or 0.0) - first - start_s
-            if time_s >= length_s:
+        for frame, shown_s in _timed(opened.decode(stream), start_s=start_s):
+            picture = None
+            while len(frames) / EXCERPT_FPS < min(shown_s[1], length_s):
+                # A frame stays until the next: a clip of few frames a second repeats them, one of many skips some.
+                picture = picture or _upright(frame)
+                frames.append(picture)
+            if shown_s[1] >= length_s:
                 break
-            # A frame stays until the next: a clip of few frames a second repeats them, one of many skips some.
-            while time_s >= len(frames) / EXCERPT_FPS:
-                frames.append(_upright(frame))
     if not frames:
         raise MediaProblem("zero_size", "no picture in the span that the annotations are about")
     return frames, codec, container.extension
+
+
+def _timed(decoded: Any, *, start_s: float) -> Iterator[tuple[Any, tuple[float, float]]]:
+    """Each frame with the seconds from which and to which it is shown, counted from `start_s` of the clip."""
+    zero_s: float | None = None
+    held: Any = None
+    since_s = span_s = 0.0
+    for frame in decoded:
+        zero_s = (frame.time or 0.0) if zero_s is None else zero_s
+        now_s = (frame.time or 0.0) - zero_s - start_s
+        if held is not None:
+            span_s = now_s - since_s
+            yield held, (since_s, now_s)
+        held, since_s = frame, now_s
+    if held is not None:
+        yield held, (since_s, since_s + (span_s or 1 / EXCERPT_FPS))
 
 
 def _upright(frame: Any) -> Any:
