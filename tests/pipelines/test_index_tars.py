@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -406,3 +407,32 @@ def test_tars_of_an_object_store_are_indexed_and_read_by_address(tmp_path: Path)
         records = open_dataset(config.output).records()
         assert [record.payload["jpg"] for record in records] == [picture(shade) for shade in (1, 2, 3)]
     store.rm("/bucket", recursive=True)
+
+
+def _tone(seconds: float) -> bytes:
+    data = io.BytesIO()
+    with wave.open(data, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(b"\x10\x00" * int(8000 * seconds))
+    return data.getvalue()
+
+
+def test_sounds_and_several_pictures_are_media_like_any_other(
+    tmp_path: Path, index: Callable[..., Card], indexed: Callable[[], Dataset]
+) -> None:
+    pytest.importorskip("soundfile", reason="soundfile is not installed")
+    members = [
+        ("beep.wav", _tone(0.5)),
+        ("beep.txt", b"a beep"),
+        ("two.left.jpg", picture(1)),
+        ("two.right.png", _png()),
+        ("two.txt", b"left and right"),
+    ]
+    card = index(write_tar(tmp_path / "a.tar", members))
+    sound, pair = indexed().records()
+    assert dict(card.media_kinds) == {"audio": 1, "image": 2}
+    assert (sound.media[0].kind, sound.media[0].sample_rate, sound.payload["wav"]) == ("audio", 8000, _tone(0.5))
+    assert indexed().index(0).duration_s[0] == pytest.approx(0.5)
+    assert dict(pair.payload) == {"0.jpg": picture(1), "1.png": _png()}
