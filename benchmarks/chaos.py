@@ -61,6 +61,10 @@ class Trial:
     problem: str | None = None
 
 
+class WrongEndError(Exception):
+    """A process that was not killed has failed, or hangs."""
+
+
 def build_world(folder: Path) -> World:
     """Write the raw files (one picture is missing, one is broken) and convert them undisturbed."""
     from PIL import Image
@@ -180,7 +184,10 @@ def run_trial(
     """Do one trial in a folder of its own, which is removed unless something was wrong."""
     output = folder / f"{kind}-{number}"
     started = time.monotonic()
-    kills, problem = act(world, output, random.Random(f"{seed}/{kind}/{number}"))
+    try:
+        kills, problem = act(world, output, random.Random(f"{seed}/{kind}/{number}"))
+    except WrongEndError as error:
+        kills, problem = 0, str(error)
     if problem is None:
         shutil.rmtree(output)
     seconds = round(time.monotonic() - started, 2)
@@ -208,7 +215,7 @@ def _victim(words: Sequence[str], output: Path, rng: random.Random, operations: 
 def _suffer(words: tuple[str, ...], output: str, at: int, moment: Moment) -> None:
     _be_quiet()
     Saboteur(at=at, moment=moment)
-    command([*words, f"output={output}"])
+    sys.exit(command([*words, f"output={output}"]))
 
 
 def _count(words: Sequence[str], output: Path) -> int:
@@ -238,8 +245,11 @@ def _join(processes: Sequence[BaseProcess]) -> int:
         process.join(PATIENCE_S)
         if process.is_alive():
             process.kill()
-            raise TimeoutError(f"a conversion did not end in {PATIENCE_S:.0f} s")
-    return sum(process.exitcode == -signal.SIGKILL for process in processes)
+            raise WrongEndError(f"a conversion did not end in {PATIENCE_S:.0f} s")
+    codes = [process.exitcode for process in processes]
+    if any(code not in (0, -signal.SIGKILL) for code in codes):
+        raise WrongEndError(f"a conversion that nobody killed ended with {codes}")
+    return codes.count(-signal.SIGKILL)
 
 
 def plan(trials: int, *, with_ray: bool) -> list[tuple[int, str]]:

@@ -20,6 +20,7 @@ import xxhash
 from shards.errors import DatasetError, MissingLibraryError
 
 COPY_BYTES = 1 << 22
+_PUTS = 5  # attempts to write a small file while other jobs sweep
 _BUFFER_BYTES = 1 << 16  # pictures are larger and go past it: copying them costs more than a write
 _PART_BYTES = 1 << 24  # of a multipart upload: what a writer holds in memory; 10,000 parts are 156 GiB
 _FLAT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"})  # protocols of object stores
@@ -212,20 +213,26 @@ class LocalStorage(Storage):
         return files, folders
 
     def create(self, name: str, data: bytes) -> bool:
-        temporary = self._write_temporary(name, data)
-        if self.publish(temporary, name):
-            return True
-        self.remove(temporary)
-        return False
+        return self._put(name, data, existing="keep")
 
     def replace(self, name: str, data: bytes) -> None:
-        self.publish(self._write_temporary(name, data), name, existing="replace")
+        self._put(name, data, existing="replace")
 
-    def _write_temporary(self, name: str, data: bytes) -> str:
-        temporary = temporary_name(name)
-        with self.open_write(temporary) as handle:
-            handle.write(data)
-        return temporary
+    def _put(self, name: str, data: bytes, *, existing: Literal["keep", "replace"]) -> bool:
+        """Write a small file by way of a temporary; True where it is now in its place."""
+        for attempt in range(1, _PUTS + 1):
+            temporary = temporary_name(name)
+            with self.open_write(temporary) as handle:
+                handle.write(data)
+            try:
+                if self.publish(temporary, name, existing=existing):
+                    return True
+                self.remove(temporary)
+                return False
+            except FileNotFoundError:  # an identical job has merged in this moment, and swept the temporary
+                if attempt == _PUTS:
+                    raise
+        raise AssertionError(f"{name}: no attempt was made")
 
     def open_write(self, temporary: str) -> BinaryIO:
         path = self.path(temporary)

@@ -350,8 +350,6 @@ class ShardWriter:
         """Publish one file. A file in its place is kept if it is the same, and replaced if no commit record vouches for it."""
         if self._storage.publish(temporary, name):
             return
-        if self._storage.checksum(name) == xxh3:
-            return
         owner = next(
             (unit for unit, found in committed_units(self._storage).items() if found.shard == self._name), None
         )
@@ -362,7 +360,8 @@ class ShardWriter:
                 f"{self._storage.path(name)} was committed by unit {owner}, which another config or other raw files made; "
                 "choose another `output`"
             )
-        self._storage.publish(temporary, name, existing="replace")
+        if self._storage.checksum(name) != xxh3:
+            self._storage.publish(temporary, name, existing="replace")
 
     def _temporary(self, name: str) -> str:
         temporary = temporary_name(name)

@@ -30,6 +30,7 @@ from pipelines.convert import (
     survey_unit,
     unsurveyed,
 )
+from pipelines.side_columns import write_side_columns
 from pipelines.sources import load_source_config
 from shards.manifest import Card
 from shards.storage import open_storage
@@ -107,6 +108,8 @@ def _convert(config: Config, conversion: ConvertConfig, plan: Plan) -> Card:
                 bar.advance(records=report.records, rejected=report.raw_items - report.records)
                 budget.take(report)
     card = finish(conversion, units, earlier=plan.earlier)
+    if columns := write_side_columns(conversion):
+        logger.info("columns that the raw files bring: %s", ", ".join(columns))
     seconds = time.monotonic() - started
     logger.info("%d of %d units were left; %.0f records/s", len(left), len(units), records / max(seconds, 1e-9))
     return card

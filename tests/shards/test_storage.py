@@ -144,3 +144,20 @@ def test_temporary_names_never_repeat_and_stay_in_their_folder() -> None:
     assert first.startswith("a/.")
     assert is_temporary(first)
     assert not is_temporary("a/b.tar")
+
+
+def test_a_small_file_is_written_although_its_temporary_is_swept_by_another_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(tmp_path)
+    publish, sweeps = type(storage).publish, iter([True, True, False])
+
+    def swept(self: Storage, temporary: str, name: str, *, existing: str = "keep") -> bool:
+        if next(sweeps):
+            self.remove(temporary)
+        return publish(self, temporary, name, existing=existing)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(storage), "publish", swept)
+    storage.replace("f", b"1")
+    assert storage.read("f") == b"1"
+    assert storage.temporaries("") == []
