@@ -67,11 +67,13 @@ def gallery_section(
     places = sample_rows(dataset, records)
     scores, card = concept_scores(dataset, places, column=concepts) if column is None else ({}, {})
     cards: list[Markup] = []
+    unreadable = 0
     for tried, place in enumerate(places):
         try:
             record = dataset.record(*place)
         except DatasetError:
-            continue  # `verify` names what is damaged or missing; a page about the others is still wanted
+            unreadable += 1  # `verify` names what is damaged or missing; a page about the others is still wanted
+            continue
         drawn = record_card(record, concepts=scores.get(place) or {}, allowance=room.share(len(places) - tried))
         if len(drawn.encode()) > room.left:
             break
@@ -84,8 +86,10 @@ def gallery_section(
     told += f" that have annotations of the column {column}" if column is not None else ""
     every = max(1, len(dataset) // len(cards))
     told += f", spread evenly: one in {every:,}." if every > 1 else "."
-    if len(cards) < len(places):
-        told += f" {len(places)} were asked for; the page's budget or damage left the others out."
+    if unreadable:
+        told += f" {unreadable} more could not be read; what verify says is below."
+    if len(cards) + unreadable < len(places):
+        told += f" {len(places)} were asked for, and the page's budget ends here."
     if scores:
         told += _about_concepts(card, agreements)
     kind = dataset.card.annotation_type or ""

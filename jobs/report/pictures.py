@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import logging
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from jobs.report.markup import Markup, tag
@@ -84,12 +86,15 @@ def exhibit_record(record: Record, concepts: Mapping[str, float] | None = None) 
 def sample_rows(dataset: Dataset, count: int) -> list[tuple[int, int]]:
     """Rows spread evenly over a dataset: (shard, row), the same ones each time."""
     total = len(dataset)
-    wanted = [number * total // min(count, total) for number in range(min(count, total))]
+    starts = [
+        0,
+        *accumulate(dataset.shard_sizes()),
+    ]  # there may be ten thousand shards, most of them without a chosen row
     rows: list[tuple[int, int]] = []
-    start = 0
-    for shard, size in enumerate(dataset.shard_sizes()):
-        rows += [(shard, place - start) for place in wanted if start <= place < start + size]
-        start += size
+    for number in range(min(count, total)):
+        place = number * total // min(count, total)
+        shard = bisect_right(starts, place) - 1
+        rows.append((shard, place - starts[shard]))
     return rows
 
 

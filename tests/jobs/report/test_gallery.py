@@ -67,6 +67,18 @@ def test_cards_that_do_not_fit_are_left_out_and_the_page_says_so(tmp_path: Path)
     assert gallery(dataset, left=0) == ""
 
 
+def test_a_damaged_record_is_left_out_and_counted(tmp_path: Path) -> None:
+    dataset = write_kind(tmp_path / "flipped", kinds()["texts"])
+    shard = next((tmp_path / "flipped" / "shards").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[dataset.index(0).members(1)[0][1] + 20] ^= 1
+    shard.write_bytes(data)
+    shown = gallery(dataset)
+    assert shown.count("<article") == 2
+    assert "1 more could not be read" in shown
+    assert "budget" not in shown
+
+
 def test_a_dataset_with_a_lost_shard_still_has_a_page_that_names_it(tmp_path: Path) -> None:
     dataset = write_kind(tmp_path / "lost", kinds()["texts"])
     shard = next((tmp_path / "lost" / "shards").iterdir())
