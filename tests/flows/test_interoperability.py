@@ -14,6 +14,7 @@ import pytest
 
 from shards.reader import Dataset
 from shards.records import Caption
+from shards.verify import verify
 
 SHARDS = "world-train-{00000..00001}.tar"
 
@@ -101,23 +102,29 @@ print(json.dumps([[row["__key__"], row["txt"], row["jpg"].size, row["json"]["ori
     assert sorted(int(id) for *_, id in rows) == list(range(18))
 
 
-def test_energon_prepares_and_loads_the_dataset_folder(
-    dataset: Dataset, expected: dict[str, str], tmp_path: Path
-) -> None:
+@pytest.fixture
+def prepared(dataset: Dataset, tmp_path: Path) -> Dataset:
+    """The dataset after Energon's own preparation, which puts files of its own beside ours."""
     pytest.importorskip("megatron.energon", reason="megatron-energon is not installed")
-    from shards.verify import verify
-
     words = ["prepare", "--non-interactive", "--split-ratio", "1,0,0", "--num-workers", "1", "--no-progress"]
     sample = ["--sample-type", "CaptioningSample", "--field-map", '{"image": "jpg", "caption": "txt"}']
-    tool = Path(sys.executable).with_name("energon")
-    env = offline(tmp_path)
-    command = [str(tool), *words, *sample, dataset.path]
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
+    command = [str(Path(sys.executable).with_name("energon")), *words, *sample, dataset.path]
+    done = subprocess.run(
+        command, env=offline(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    rows = json.loads(peer(READ_WITH_ENERGON, dataset.path, env=env, cwd=tmp_path).stdout.splitlines()[-1])
+    return dataset
+
+
+def test_energon_loads_the_dataset_folder(prepared: Dataset, expected: dict[str, str], tmp_path: Path) -> None:
+    done = peer(READ_WITH_ENERGON, prepared.path, env=offline(tmp_path), cwd=tmp_path)
+    rows = json.loads(done.stdout.splitlines()[-1])
     assert {key: caption for key, caption, _ in rows} == expected
     assert all(shape == [3, 32, 32] for *_, shape in rows)
-    assert verify(dataset.path) == []  # what it wrote lies beside our files and disturbs none
+
+
+def test_files_that_a_peer_puts_beside_ours_are_no_damage(prepared: Dataset) -> None:
+    assert verify(prepared.path) == []
 
 
 def test_open_clip_trains_on_the_shards_for_a_few_steps(dataset: Dataset, tmp_path: Path) -> None:
