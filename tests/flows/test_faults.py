@@ -242,3 +242,19 @@ def test_seeds_decide_over_the_moments(world: World, tmp_path: Path) -> None:
     draws = [random.Random(f"{SEED}/process/{number}").random() for number in range(3)]
     assert len(set(draws)) == 3
     assert 50 < world.operations < 1000
+
+
+def test_a_dataset_on_an_object_store_is_made_grown_and_verified_to_the_same_bytes(
+    world: World, s3: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import fsspec
+
+    output = f"{s3}/flows/dataset"
+    assert main([*world.words, f"output={output}"]) == 0
+    assert main([*world.grown, f"output={output}", "append=true"]) == 0
+    assert main(["verify", f"dataset={output}"]) == 0
+    assert "sound, 9 shards" in capsys.readouterr().out
+    system = fsspec.filesystem("s3")
+    root = output.removeprefix("s3://")
+    found = {str(name).removeprefix(f"{root}/"): system.cat_file(name) for name in system.find(root)}
+    assert found == world.expected

@@ -12,6 +12,9 @@ from shards.reader import Dataset, open_dataset
 from shards.records import Caption, Media, Origin, Record, Reject
 from shards.storage import Storage, open_storage
 from shards.writer import ShardWriter, UnitReport
+from tests.s3_server import s3
+
+__all__ = ["make_dataset", "make_record", "s3", "write_unit"]
 
 CONFIG = {"source": {"kind": "made_in_code"}}
 CONFIG_DIGEST = "c0ffee"

@@ -29,7 +29,7 @@ TARS = [f"shards/{name}.tar" for name in NAMES]
 INDICES = [f"index/{name}.parquet" for name in NAMES]
 COLUMN = "sidecars/concepts-1a2b3c4d"
 
-Break = Callable[[Path, Dataset], None]
+Break = Callable[[Path, Dataset], object]
 
 
 def flip(name: str, share: float) -> Break:
@@ -56,7 +56,7 @@ def flip_member(extension: str, *, header: bool) -> Break:
 
 
 def cut(name: str) -> Break:
-    return lambda folder, dataset: (folder / name).write_bytes((folder / name).read_bytes()[:-700]) and None
+    return lambda folder, dataset: (folder / name).write_bytes((folder / name).read_bytes()[:-700])
 
 
 def lose(name: str) -> Break:
@@ -73,7 +73,7 @@ def swap(first: str, second: str) -> Break:
 
 
 def put(source: str, target: str) -> Break:
-    return lambda folder, dataset: shutil.copy(folder / source, folder / target) and None
+    return lambda folder, dataset: shutil.copy(folder / source, folder / target)
 
 
 def in_table(name: str, change: Callable[[pa.Table], pa.Table]) -> Break:
@@ -159,7 +159,7 @@ DAMAGES: dict[str, tuple[Break, str, str]] = {
     "a flipped bit in the rejects": (flip("rejects.parquet", 0.3), "rejects.parquet", "does not list the rejects"),
     "a cut shard": (cut(TARS[1]), NAMES[1], "does not match its checksum"),
     "a cut index": (cut(INDICES[1]), NAMES[1], "does not match the checksum"),
-    "an empty shard": (lambda folder, dataset: (folder / TARS[1]).write_bytes(b"") and None, NAMES[1], "'made-00100'"),
+    "an empty shard": (lambda folder, dataset: (folder / TARS[1]).write_bytes(b""), NAMES[1], "'made-00100'"),
     "a missing shard": (lose(TARS[1]), NAMES[1], "is missing"),
     "a missing index": (lose(INDICES[1]), NAMES[1], "is missing"),
     "a missing commit record": (lose("commits/unit1.json"), NAMES[1], "unit1.json is missing"),
@@ -195,7 +195,7 @@ DAMAGES: dict[str, tuple[Break, str, str]] = {
     "a missing part of a column": (lose(f"{COLUMN}/{NAMES[1]}.parquet"), COLUMN, "no part in this column"),
     "a missing card of a column": (lose(f"{COLUMN}/column.json"), f"{COLUMN}/column.json", "missing or damaged"),
     "a card of another column": (
-        lambda folder, dataset: (folder / COLUMN / "column.json").write_text('{"column":"x","digest8":"1"}') and None,
+        lambda folder, dataset: (folder / COLUMN / "column.json").write_text('{"column":"x","digest8":"1"}'),
         f"{COLUMN}/column.json",
         "it is about sidecars/x-1",
     ),
