@@ -236,6 +236,8 @@ def _concept_bars(concepts: Mapping[str, float]) -> Markup | None:
     top = list(concepts.items())[:MOST_CONCEPTS]
     if not top:
         return None
+    if not any(concepts.values()):  # concepts that came with the raw data have no scores: their column holds zeros
+        return tag("ul", *(tag("li", phrase) for phrase, _ in top), class_="concepts", aria_label="Concepts")
     best, low = top[0][1], min(concepts.values())
     bars = [
         tag(

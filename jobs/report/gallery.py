@@ -145,12 +145,16 @@ def seen_through(dataset: Dataset, columns: Sequence[str]) -> list[tuple[str, Da
 
 def concept_note(card: Mapping[str, Any]) -> str:
     """Name the column of concepts and, as far as its card tells, how many were chosen among how many."""
+    if "source" in card:
+        return f"Column {card['column']}-{card['digest8']}: the first {MOST_CONCEPTS} are shown."
     chosen = f"the {card['top_k']} nearest" if "top_k" in card else "the nearest"
     among = f" of {card['phrases']:,} phrases" if "phrases" in card else " phrases"
     return f"Column {card['column']}-{card['digest8']}: {chosen}{among}; the best {MOST_CONCEPTS} are drawn."
 
 
 def _about_concepts(card: Mapping[str, Any], agreements: Mapping[str, tuple[float, float]]) -> str:
+    if "source" in card:
+        return f" The concepts came with the raw data ({card['source']}), in its order and without scores."
     told = (
         " The bars are visual concepts: nouns counted over the captions, ranked for each picture by the cosine between "
         "their CLIP embeddings. No caption of the picture is looked at."

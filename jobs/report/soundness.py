@@ -21,7 +21,7 @@ class Finding:
 
     title: str
     path: str
-    bytes: int
+    bytes: int  # of the shards, and of the tars of others that it was indexed from
     damages: tuple[Damage, ...] | None
     seconds: float = 0.0
 
@@ -36,12 +36,11 @@ def look_for_damage(dataset: Dataset, *, wanted: bool | None, most_mib: float) -
     """
     card = dataset.card
     title = f"{card.name} · {card.split}"
-    looks = card.bytes <= most_mib * MIB if wanted is None else wanted
+    size = card.bytes + sum(entry.foreign.bytes for entry in dataset.manifest if entry.foreign is not None)
+    looks = size <= most_mib * MIB if wanted is None else wanted
     started = time.monotonic()
     damages = tuple(verify(dataset.path)) if looks else None
-    return Finding(
-        title=title, path=dataset.path, bytes=card.bytes, damages=damages, seconds=time.monotonic() - started
-    )
+    return Finding(title=title, path=dataset.path, bytes=size, damages=damages, seconds=time.monotonic() - started)
 
 
 def soundness_section(findings: Sequence[Finding]) -> Markup:

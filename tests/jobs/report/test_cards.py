@@ -42,6 +42,15 @@ def test_a_card_shows_media_and_words(tmp_path: Path, name: str) -> None:
     assert card.count("<img") == (2 if name == "pairs" else 0 if name in ("regions", "texts") else 1)
 
 
+def test_concepts_are_bars_where_they_have_scores_and_plain_words_where_none_came_with_them(tmp_path: Path) -> None:
+    record = write_kind(tmp_path / "photos", kinds()["captions"]).record(0, 0)
+    scored = record_card(record, concepts={"dog": 0.3, "grass": 0.2}, allowance=AMPLE)
+    assert re.findall(r"--share:(\d+)%", scored) == ["100", "8"]
+    plain = record_card(record, concepts={"dog": 0.0, "grass": 0.0}, allowance=AMPLE)
+    assert "<li>dog</li><li>grass</li>" in plain
+    assert "0.00" not in plain
+
+
 def test_a_small_allowance_makes_a_small_picture(tmp_path: Path) -> None:
     noisy = picture(900, 700, noise=True)
     kind = Kind(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jobs.report.soundness import look_for_damage, soundness_section
+from shards.foreign import ForeignTar
 from shards.reader import Dataset
 from tests.jobs.report.modalities import kinds, write_kind
 
@@ -39,3 +41,11 @@ def test_a_dataset_that_was_not_read_is_never_called_sound(
     finding = look_for_damage(dataset, wanted=wanted, most_mib=most_mib)
     assert (finding.damages is not None) == looks
     assert ("not looked at" in soundness_section([finding])) == (not looks)
+
+
+def test_the_tars_of_others_count_as_what_has_to_be_read(dataset: Dataset) -> None:
+    foreign = ForeignTar(address="/nowhere/big.tar", bytes=1 << 40, stamp="", layout="0")
+    dataset.manifest = tuple(replace(entry, foreign=foreign) for entry in dataset.manifest)
+    finding = look_for_damage(dataset, wanted=None, most_mib=256)
+    assert finding.damages is None
+    assert finding.bytes > 1 << 40
