@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 
-from trainers.rand_augment import NAMES, Operation, RandAugmentConfig, augment, draw_operations, strength
+from trainers.rand_augment import FILL, NAMES, Name, Operation, RandAugmentConfig, augment, draw_operations, strength
 
 
 def pictures(count: int = 3, *, seed: int = 0) -> torch.Tensor:
@@ -71,3 +72,38 @@ def test_a_flat_picture_stays_flat_and_the_input_is_not_changed() -> None:
 def test_one_list_of_draws_per_picture_is_asked_for() -> None:
     with pytest.raises(ValueError, match="one list per picture"):
         augment(pictures(2), [()])
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("name", ["TranslateX", "TranslateY"])
+def test_moving_by_whole_pixels_moves_as_nearly_whole_ones_do(name: Name, sign: int) -> None:
+    batch = pictures(2)
+    whole, nearly = (augment(batch, [(Operation(name=name, argument=sign * by),)] * 2) for by in (3.0, 3.00001))
+    assert (whole.int() - nearly.int()).abs().max() <= 1
+    far = augment(batch, [(Operation(name=name, argument=sign * 1000.0),)] * 2)
+    assert torch.equal(far, torch.full_like(batch, FILL))
+
+
+def test_sharpening_agrees_with_a_convolution() -> None:
+    batch = pictures(2).float()
+    kernel = torch.ones(3, 1, 3, 3)
+    kernel[:, :, 1, 1] = 5
+    smooth = (torch.nn.functional.conv2d(batch, kernel, groups=3) / 13).round()
+    expected = (smooth + 0.5 * (batch[..., 1:-1, 1:-1] - smooth)).clamp(0, 255).to(torch.uint8)
+    softer = augment(batch.to(torch.uint8), [(Operation(name="Sharpness", argument=0.5),)] * 2)
+    assert torch.equal(softer[..., 1:-1, 1:-1], expected)
+
+
+def test_a_picture_of_one_row_survives_every_operation() -> None:
+    thin = torch.randint(0, 256, (1, 3, 1, 7), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    for name in NAMES:
+        assert augment(thin, [(Operation(name=name, argument=strength(name, 7)),)]).shape == thin.shape
+
+
+@pytest.mark.parametrize("name", ["AutoContrast", "Equalize"])
+def test_tables_agree_with_pillows(name: Name) -> None:
+    picture = (pictures(1)[0] // 2 + 30).permute(1, 2, 0).numpy()
+    stored = Image.fromarray(picture)
+    by_pillow = ImageOps.autocontrast(stored) if name == "AutoContrast" else ImageOps.equalize(stored)
+    ours = augment(torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous(), [(Operation(name=name),)])[0]
+    assert np.abs(ours.permute(1, 2, 0).numpy().astype(int) - np.asarray(by_pillow)).max() <= 1
