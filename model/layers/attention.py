@@ -8,8 +8,17 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 def key_mask(mask: Tensor | None) -> Tensor | None:
-    """Turn a (B, S) mask of real positions into a boolean mask that broadcasts over heads and queries."""
-    return None if mask is None else mask.bool()[:, None, None, :]
+    """Turn a (B, S) mask of real positions, or a (B, T, S) one of each query's own, into one that broadcasts over heads."""
+    if mask is None:
+        return None
+    return mask.bool()[:, None] if mask.ndim == 3 else mask.bool()[:, None, None, :]
+
+
+def causal_mask(mask: Tensor) -> Tensor:
+    """Let every real token see itself and the real ones before it: (B, T) to (B, T, T), true where T attends to T."""
+    length = mask.shape[1]
+    before = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    return before & mask.bool()[:, None, :]
 
 
 def check_heads(width: int, heads: int) -> None:
@@ -54,7 +63,7 @@ class SplitAttention(nn.Module):
 
         Args:
             states: (B, T, D).
-            mask: (B, T), true or 1 at real tokens.
+            mask: (B, T), true or 1 at real tokens; or (B, T, T), each token's own, such as a causal one.
 
         Returns:
             (B, T, D).
@@ -67,28 +76,36 @@ class SplitAttention(nn.Module):
         )
         return self.out(self._join(mixed))  # type: ignore[no-any-return]
 
-    def over_pictures(self, states: Tensor, pictures: Tensor, strays: Tensor | None = None) -> Tensor:
+    def over_pictures(
+        self, states: Tensor, pictures: Tensor, strays: Tensor | None = None, *, picture_mask: Tensor | None = None
+    ) -> Tensor:
         """Let texts attend to I pictures whose keys and values are computed once each, however many texts read them.
+
+        A "picture" is whatever is read across: of a decoder the question's states, of masked pictures the caption's.
 
         Args:
             states: (I * G + M, T, D): G texts for the first picture, G for the next, and so on; after them M further
                 texts for the pictures named by `strays`.
             pictures: (I, S, Dv).
             strays: (M,) picture numbers; `None` where M is 0.
+            picture_mask: (I, S), true or 1 at what may be seen; `None` shows all.
 
         Returns:
             (I * G + M, T, D).
         """
         key, value = self._heads(self.key(pictures)), self._heads(self.value(pictures))
-        query = self.query(states)
+        query, mask = self.query(states), key_mask(picture_mask)
         whole = len(states) - (0 if strays is None else len(strays))
-        # The texts of one picture are one longer query, a mere view: no copy of keys and values per text.
-        grouped = query[:whole].view(len(pictures), -1, query.shape[2])
-        mixed = self._join(self._attend(self._heads(grouped), key, value)).view(whole, *query.shape[1:])
+        parts = []
+        if whole:
+            # The texts of one picture are one longer query, a mere view: no copy of keys and values per text.
+            grouped = query[:whole].view(len(pictures), -1, query.shape[2])
+            mixed = self._join(self._attend(self._heads(grouped), key, value, mask))
+            parts.append(mixed.view(whole, *query.shape[1:]))
         if strays is not None:
-            apart = self._join(self._attend(self._heads(query[whole:]), key[strays], value[strays]))
-            mixed = torch.cat([mixed, apart])
-        return self.out(mixed)  # type: ignore[no-any-return]
+            own = None if mask is None else mask[strays]
+            parts.append(self._join(self._attend(self._heads(query[whole:]), key[strays], value[strays], own)))
+        return self.out(torch.cat(parts) if len(parts) > 1 else parts[0])  # type: ignore[no-any-return]
 
     def _heads(self, states: Tensor) -> Tensor:
         return states.view(*states.shape[:2], self.heads, -1).transpose(1, 2)

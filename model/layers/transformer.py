@@ -67,14 +67,17 @@ class PostNormLayer(nn.Module):
         mask: Tensor | None = None,
         pictures: Tensor | None = None,
         strays: Tensor | None = None,
+        *,
+        picture_mask: Tensor | None = None,
     ) -> Tensor:
         """Run the layer.
 
         Args:
             states: (R, T, D) texts.
-            mask: (R, T), true or 1 at real tokens.
+            mask: (R, T), true or 1 at real tokens; or (R, T, T), each token's own.
             pictures: (I, S, Dv); needed by a layer with cross-attention, refused by one without.
             strays: see `SplitAttention.over_pictures`.
+            picture_mask: (I, S), true or 1 at what may be seen; `None` shows all.
 
         Returns:
             (R, T, D).
@@ -82,6 +85,6 @@ class PostNormLayer(nn.Module):
         states = self.attention_norm(states + self.dropout(self.attention(states, mask)))
         if self.cross_attention is not None and self.cross_norm is not None:
             assert pictures is not None
-            seen = self.cross_attention.over_pictures(states, pictures, strays)
+            seen = self.cross_attention.over_pictures(states, pictures, strays, picture_mask=picture_mask)
             states = self.cross_norm(states + self.dropout(seen))
         return self.mlp_norm(states + self.dropout(self.mlp(states)))  # type: ignore[no-any-return]

@@ -93,18 +93,21 @@ class FusionTower(nn.Module):
     def forward(
         self,
         texts: Tensor,
-        mask: Tensor,
+        mask: Tensor | None,
         pictures: Tensor,
         strays: Tensor | None = None,
+        *,
+        picture_mask: Tensor | None = None,
     ) -> Tensor:
         """Read texts against I pictures, each picture's keys and values computed once.
 
         Args:
             texts: (I * G + M, T, Dt) from the text tower: G texts for the first picture, G for the next, and so on;
                 after them M further texts for the pictures named by `strays`.
-            mask: (I * G + M, T), true at real tokens.
+            mask: (I * G + M, T), true at real tokens; `None` where all are.
             pictures: (I, S, Dv).
             strays: (M,) picture numbers; `None` where M is 0.
+            picture_mask: (I, S), true at what may be seen; `None` shows all.
 
         Returns:
             (I * G + M, T, Dt).
@@ -116,7 +119,7 @@ class FusionTower(nn.Module):
         if whole % len(pictures):
             raise ValueError(f"{whole} texts cannot be dealt evenly to {len(pictures)} pictures")
         for layer in self.layers:
-            texts = layer(texts, mask, pictures, strays)
+            texts = layer(texts, mask, pictures, strays, picture_mask=picture_mask)
         return texts
 
 

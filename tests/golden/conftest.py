@@ -82,9 +82,7 @@ class Case:
 
 
 def _is_pretraining(case: Case) -> bool:
-    mim = case.config.get("mim") or {}
-    needed = {"mlm_labels", "mim_noise", "itm_neg_image_idx", "image_queue"}
-    return needed <= case.inputs.keys() and mim.get("mode") == "unimodal"
+    return {"mlm_labels", "mim_noise", "itm_neg_image_idx", "image_queue"} <= case.inputs.keys()
 
 
 def _first(case: Case, key: str) -> Any:
@@ -193,11 +191,19 @@ def vicha_config(published: Mapping[str, Any], **parts: Any) -> Config:
         "masked_image": {
             # The published concept model ignores the weight.
             "weight": 1.0 if keywords else mim["loss_weight"],
+            "mode": mim["mode"],
             "mask_ratio": mim["mask_ratio"],
-            "decoder_width": mim["decoder_dim"],
-            "decoder_layers": mim["decoder_depth"],
-            "decoder_heads": mim["decoder_heads"],
             "normalise_pixels": mim["norm_pix_loss"],
+            # A mode without a decoder states no sizes of one.
+            **{
+                ours: mim[theirs]
+                for ours, theirs in {
+                    "decoder_width": "decoder_dim",
+                    "decoder_layers": "decoder_depth",
+                    "decoder_heads": "decoder_heads",
+                }.items()
+                if mim[theirs] is not None
+            },
         }
         if mim
         else None,

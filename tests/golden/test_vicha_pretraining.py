@@ -76,13 +76,21 @@ def _intermediates(family: Vicha, step: Step, batch: Any, expected: dict[str, Te
     assert step.visible is not None
     yield "mim_encoder_latent", step.visible
     yield "mim_mask", step.masked_image.mask.hidden
-    yield "mim_pred", step.masked_image.predicted
-    if "mim_target" in expected:
-        yield "mim_target", step.masked_image.target
+    decoded, fused = step.masked_image.decoded, step.masked_image.fused
+    # Whoever rebuilds alone is stored under the plain names; of two, the fusion tower.
+    alone = fused or decoded
+    assert alone is not None
+    yield "mim_pred", alone.predicted
+    if decoded is not None and fused is not None:
+        yield "mim_pred_uni", decoded.predicted
+        yield "loss_mim_uni", decoded.loss
+        yield "loss_mim_cross", fused.loss
+    yield "mim_target", step.masked_image.target
     # Ours are computed at the labelled positions alone.
     assert step.masked_text is not None
-    yield "mlm_logits", _with_labelled(expected["mlm_logits"], labelled, step.masked_text.logits)
-    if step.masked_text.twin_logits is not None:
+    if "mlm_logits" in expected:
+        yield "mlm_logits", _with_labelled(expected["mlm_logits"], labelled, step.masked_text.logits)
+    if step.masked_text.twin_logits is not None and "mlm_logits_m" in expected:
         yield "mlm_logits_m", _with_labelled(expected["mlm_logits_m"], labelled, step.masked_text.twin_logits)
 
 
@@ -116,12 +124,14 @@ def test_every_intermediate_tensor_equals_the_reference(case: Any, family: Vicha
     step = family.step(batch, soften=alpha)
     seen = set()
     for name, found in _intermediates(family, step, batch, case.expected):
-        close(found, case.expected[name], name)
-        seen.add(name)
+        if name in case.expected:  # some cases store fewer; below, whatever is stored must have been compared
+            close(found, case.expected[name], name)
+            seen.add(name)
     assert step.masked_image is not None
     assert torch.equal(step.masked_image.mask.keep, case.expected["mim_ids_keep"])
     assert torch.equal(step.masked_image.mask.restore, case.expected["mim_ids_restore"])
     elsewhere = ("alpha", "grad.", "momentum_after.", "queue_after.", "mim_ids_", "none_grad_count")
+    assert seen
     assert {name for name in case.expected if not name.startswith(elsewhere)} == seen
 
 

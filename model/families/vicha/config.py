@@ -74,8 +74,21 @@ class Config(BaseConfig):
                     f"{self.text.fusion_layer} text layers can be aligned at {deepest} depths, the last one left out"
                 )
         if self.masked_image is not None:
-            if self.masked_image.decoder_width % 4 or self.masked_image.decoder_width % self.masked_image.decoder_heads:
+            if self.masked_image.decodes and (
+                self.masked_image.decoder_width % 4 or self.masked_image.decoder_width % self.masked_image.decoder_heads
+            ):
                 raise ValueError("masked_image.decoder_width must be divisible by 4 and by masked_image.decoder_heads")
+            if self.masked_image.fuses and self.vision.width != self.text.width:
+                raise ValueError(
+                    f"masked_image.mode {self.masked_image.mode!r} sends picture tokens through the text layers, so "
+                    f"vision.width {self.vision.width} must equal text.width {self.text.width}"
+                )
+            shares = self.masked_image.fuses and self.masked_image.decodes
+            if shares and self.masked_image.decoder_width != self.vision.width:
+                raise ValueError(
+                    f"masked_image.mode {self.masked_image.mode!r} has one mask token for both, so "
+                    f"masked_image.decoder_width must equal vision.width {self.vision.width}"
+                )
             if int((self.image_size // self.patch_size) ** 2 * (1 - self.masked_image.mask_ratio)) < 1:
                 raise ValueError(f"masked_image.mask_ratio {self.masked_image.mask_ratio} leaves no patch visible")
         longest = max(self.cleaning.max_tokens, self.concepts.max_tokens if self.concepts else 0)

@@ -18,7 +18,7 @@ from model.initialisation import xavier_matrices
 from model.momentum import follow, frozen_twin
 from model.objectives.contrast import Contrast, contrast, same_picture
 from model.objectives.hierarchy import HierarchicalAlignment, Hierarchy
-from model.objectives.masked_image import MaskedImage, MaskedImageDecoder, patch_mask
+from model.objectives.masked_image import MaskedImage, MaskedImageModelling, patch_mask
 from model.objectives.masked_text import MaskedText, masked_text
 from model.objectives.match import Negatives, draw_negatives, match_loss
 from model.towers.image import ImageStates, PixelNorm
@@ -82,9 +82,9 @@ class Vicha(Family):
         self.hierarchy: HierarchicalAlignment | None = None
         if config.hierarchy is not None:
             self.hierarchy = HierarchicalAlignment(config.hierarchy, projection=config.projection, **widths)
-        self.masked_image: MaskedImageDecoder | None = None
+        self.masked_image: MaskedImageModelling | None = None
         if config.masked_image is not None:
-            self.masked_image = MaskedImageDecoder(
+            self.masked_image = MaskedImageModelling(
                 config.masked_image,
                 image_width=config.vision.width,
                 grid=self.student.image.grid,
@@ -151,7 +151,7 @@ class Vicha(Family):
         words = self._predict_words(batch, fused_masked, twin, soften)
         if words is not None and config.masked_text is not None:
             terms["masked_text"] = config.masked_text.weight * words.loss
-        visible, painted = self._paint(batch, pixels, patches)
+        visible, painted = self._paint(batch, pixels, patches, student.read)
         if painted is not None and config.masked_image is not None:
             terms["masked_image"] = config.masked_image.weight * painted.loss
         return Step(
@@ -319,7 +319,9 @@ class Vicha(Family):
         logits = self.student.word_logits(fused, batch.masked_positions)
         return masked_text(logits, batch.masked_targets, twin_logits, soften=soften)
 
-    def _paint(self, batch: PairBatch, pixels: Tensor, patches: Tensor) -> tuple[Tensor | None, MaskedImage | None]:
+    def _paint(
+        self, batch: PairBatch, pixels: Tensor, patches: Tensor, read: TextStates
+    ) -> tuple[Tensor | None, MaskedImage | None]:
         if self.masked_image is None:
             return None, None
         settings = self.masked_image.config
@@ -328,7 +330,12 @@ class Vicha(Family):
             noise = torch.rand(patches.shape[:2], device=patches.device)
         mask = patch_mask(noise, settings.mask_ratio)
         visible = self.student.image.encode_visible(patches, mask.keep, class_position=settings.class_position)
-        return visible, self.masked_image(visible, mask, pixels)
+
+        def fuse(tokens: Tensor) -> Tensor:
+            # The roles change sides: picture tokens ask, and the words of the caption, none of them hidden, answer.
+            return self.student.fusion(tokens, None, read.top, picture_mask=read.mask)  # type: ignore[no-any-return]
+
+        return visible, self.masked_image(visible, mask, pixels, fuse)
 
     def _embed(self, batch: PairBatch, request: Embed) -> Embeddings:
         towers = self.student

@@ -10,6 +10,7 @@ from torch import Tensor
 from model.checkpoints import ImportReport, fill
 from model.families.vicha.config import Config
 from model.families.vicha.model import Vicha
+from model.objectives.masked_image import MaskedImageConfig
 from model.positions import sincos_positions
 
 Names = dict[str, tuple[str, ...]]  # ours: (released name, further released names of the same tied tensor…)
@@ -49,10 +50,7 @@ def published_names(config: Config) -> Names:
             names |= _linear(f"hierarchy.image_projections.{place}", f"vision_proj_hidden.{place}")
             names |= _linear(f"hierarchy.text_projections.{place}", f"text_proj_hidden.{place}")
     if config.masked_image is not None:
-        names["masked_image.mask_token"] = ("mask_token",)
-        names |= _linear("masked_image.embed", "decoder_embed")
-        names |= _vision_layers("masked_image.layers", "decoder_blocks", config.masked_image.decoder_layers)
-        names |= _linear("masked_image.norm", "decoder_norm") | _linear("masked_image.pixels", "mae_proj")
+        names |= _masked_image(config.masked_image)
     queue = {"images": "image_queue", "texts": "text_queue", "pointer": "queue_ptr"}
     if config.contrast.targets == "identity":
         queue["identities"] = "idx_queue"
@@ -98,7 +96,7 @@ def export_published(family: Vicha) -> dict[str, Tensor]:
     tensors |= {
         name.replace(words, ".embeddings.position_ids"): count.clone() for name in tensors if name.endswith(words)
     }
-    if config.masked_image is not None:
+    if config.masked_image is not None and config.masked_image.decodes:
         grid = config.image_size // config.patch_size
         tensors["decoder_pos_embed"] = sincos_positions(config.masked_image.decoder_width, grid)[None]
     return tensors
@@ -134,6 +132,19 @@ def _towers(config: Config, ours: str, suffix: str) -> Names:
         names |= _linear(f"{ours}.words.norm", f"{head}.transform.LayerNorm")
         names[f"{ours}.words.bias"] = (f"{head}.bias", f"{head}.decoder.bias")
         names[f"{ours}.text.embedding.words.weight"] += (f"{head}.decoder.weight",)
+    return names
+
+
+def _masked_image(settings: MaskedImageConfig) -> Names:
+    names: Names = {"masked_image.mask_token": ("mask_token",)}
+    if settings.decodes:
+        names |= _linear("masked_image.embed", "decoder_embed")
+        names |= _vision_layers("masked_image.layers", "decoder_blocks", settings.decoder_layers)
+        names |= _linear("masked_image.norm", "decoder_norm")
+        # The plain name belongs to whoever is alone; of two, to the fusion tower.
+        names |= _linear("masked_image.pixels", "mae_proj_uni" if settings.fuses else "mae_proj")
+    if settings.fuses:
+        names |= _linear("masked_image.fused_pixels", "mae_proj")
     return names
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from model.objectives.masked_image import MaskedImageConfig, MaskedImageDecoder, patch_mask, pixel_patches
+from model.objectives.masked_image import MaskedImageConfig, MaskedImageModelling, patch_mask, pixel_patches
 
 
 def test_kept_and_hidden_patches_are_all_patches() -> None:
@@ -22,10 +22,10 @@ def test_patches_are_flattened_as_row_column_channel() -> None:
     assert torch.equal(patches[0, 1], second.permute(1, 2, 0).flatten())
 
 
-def _decoder(**settings: bool) -> MaskedImageDecoder:
+def _decoder(**settings: bool) -> MaskedImageModelling:
     torch.manual_seed(0)
     config = MaskedImageConfig(decoder_width=8, decoder_layers=1, decoder_heads=2, **settings)
-    return MaskedImageDecoder(config, image_width=6, grid=4, patch_size=2)
+    return MaskedImageModelling(config, image_width=6, grid=4, patch_size=2)
 
 
 def test_only_hidden_patches_are_scored() -> None:
@@ -64,4 +64,25 @@ def test_the_order_of_visible_patches_does_not_matter() -> None:
     assert torch.equal(other.keep, mask.keep[:, shuffle])
     visible = torch.randn(1, 5, 6)
     moved = torch.cat([visible[:, :1], visible[:, 1:][:, shuffle]], dim=1)
-    torch.testing.assert_close(decoder(visible, mask, pixels).predicted, decoder(moved, other, pixels).predicted)
+    found, again = decoder(visible, mask, pixels).decoded, decoder(moved, other, pixels).decoded
+    assert found is not None
+    assert again is not None
+    torch.testing.assert_close(found.predicted, again.predicted)
+
+
+def test_the_fusion_tower_gets_mask_tokens_where_patches_are_hidden_and_its_loss_is_averaged_with_the_decoders() -> (
+    None
+):
+    torch.manual_seed(0)
+    config = MaskedImageConfig(mode="uni_cross_modal", decoder_width=8, decoder_layers=1, decoder_heads=2)
+    both = MaskedImageModelling(config, image_width=8, grid=4, patch_size=2)
+    torch.nn.init.constant_(both.mask_token, 7.0)
+    mask, pixels, visible = patch_mask(torch.rand(2, 16), 0.75), torch.rand(2, 3, 8, 8), torch.randn(2, 5, 8)
+    shown: list[torch.Tensor] = []
+    found = both(visible, mask, pixels, lambda tokens: shown.append(tokens) or tokens)
+    assert torch.equal((shown[0][:, 1:] == 7.0).all(dim=2), mask.hidden.bool())
+    for row in range(2):
+        assert torch.equal(shown[0][row, 1 + mask.keep[row]], visible[row, 1:])
+    assert found.decoded is not None
+    assert found.fused is not None
+    torch.testing.assert_close(found.loss, (found.decoded.loss + found.fused.loss) / 2)
