@@ -67,8 +67,8 @@ def soundness_section(findings: Sequence[Finding]) -> Markup:
         tag("h2", "What verify says"),
         tag(
             "p",
-            "Commits, manifest, index and the checksum of every member, read from the first to the last byte "
-            "while this page was written.",
+            "Asked while this page was written: commits, manifest, index and the checksum of every member, "
+            "from the first to the last byte.",
             class_="lead",
         ),
         tag("ul", *lines, class_="verdicts"),
