@@ -109,6 +109,10 @@ KINDS: dict[str, Callable[[Case], bool]] = {
     "vicha/randaugment": lambda case: "apply_probability" in case.config and "image_zero_min" in case.inputs,
     "epalm/video_frame_sampling": lambda case: case.has("expected.json") and _lists(case, "interval_starts"),
     "epalm/audio_features": lambda case: {"norm_mean", "norm_std", "cases"} <= case.config.keys(),
+    "metrics/vqa_accuracy": lambda case: (
+        case.has("annotations.json", "predictions.json") and case.expects("official_v2")
+    ),
+    "metrics/grounding_iou": lambda case: case.has("boxes.json") and case.expects("per_box"),
     "metrics/retrieval": lambda case: case.has("ids.json") and "similarity_image_by_text" in case.inputs,
 }
 
