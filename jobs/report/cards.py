@@ -96,7 +96,7 @@ def _figure(record: Record, allowance: int) -> Figure:
     media = record.media[0]
     data = record.payload[media.member]
     if media.kind == "video":
-        return _clip(playable_clip(data, media, allowance=allowance, where=record.key), media)
+        return _clip(playable_clip(data, media, allowance=allowance, where=record.key))
     if media.kind == "audio":
         return _sound(playable_sound(data, media, allowance=allowance, where=record.key), media)
     return _regions(data)
@@ -132,7 +132,7 @@ def _pair(record: Record, pictures: Sequence[Media], allowance: int) -> Figure:
     return Figure(drawing=tag("div", *shown, class_="side-by-side"))
 
 
-def _clip(clip: Playable, media: Media) -> Figure:
+def _clip(clip: Playable) -> Figure:
     still = (
         tag("img", src=clip.still, alt="Frames of the clip in a row", class_="still", loading="lazy")
         if clip.still
@@ -140,8 +140,7 @@ def _clip(clip: Playable, media: Media) -> Figure:
     )
     player = tag("video", src=clip.source, controls=True, preload="metadata", playsinline=True) if clip.source else None
     nothing = tag("span", "no clip", class_="no-picture") if still is None and player is None else None
-    upright = " upright" if (media.height or 0) > (media.width or 0) else ""
-    return Figure(drawing=tag("div", player, still, nothing, class_=f"player{upright}"), note=clip.note)
+    return Figure(drawing=tag("div", player, still, nothing, class_="player"), note=clip.note)
 
 
 def _sound(sound: Playable, media: Media) -> Figure:

@@ -40,7 +40,6 @@ class Exhibit:
     key: str
     uri: str | None
     texts: tuple[str, ...]
-    concepts: tuple[tuple[str, float], ...] = ()
 
     def picture(self, alt: str | None = None) -> Markup:
         """The picture as an element, described for those who cannot see it."""
@@ -72,14 +71,13 @@ class Locator:
         return Exhibit(key=key, uri=None, texts=())
 
 
-def exhibit_record(record: Record, concepts: Mapping[str, float] | None = None) -> Exhibit:
+def exhibit_record(record: Record) -> Exhibit:
     """Copy a record's first picture and its texts."""
     member = next((media.member for media in record.media if media.kind == "image"), None)
     return Exhibit(
         key=record.key,
         uri=None if member is None else picture_uri(record.payload[member], where=record.key),
         texts=tuple(annotation_text(annotation) for annotation in record.annotations),
-        concepts=tuple((concepts or {}).items()),
     )
 
 
