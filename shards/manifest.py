@@ -171,7 +171,11 @@ def sweep(storage: Storage, committed_shards: Iterable[str]) -> list[str]:
     """
     kept = {path(name) for name in committed_shards for path in (tar_path, index_path)}
     gone = [name for folder in ("", "shards", "index", "commits") for name in storage.temporaries(folder)]
-    gone += [name for folder in ("shards", "index") for name in storage.list(folder) if name not in kept]
+    # Other readers put files of their own beside ours (Energon its `.tar.idx`); those are theirs.
+    own = [
+        name for folder in ("shards", "index") for name in storage.list(folder) if name.endswith((".tar", ".parquet"))
+    ]
+    gone += [name for name in own if name not in kept]
     for name in gone:
         storage.remove(name)
     storage.abandon_uploads(older_than_s=_LONGEST_ATTEMPT_S)

@@ -126,7 +126,7 @@ def _check_strays(storage: Storage, entries: tuple[ShardEntry, ...]) -> Iterator
     """Look for shards and indices that no commit record vouches for; no reader follows them, but a person may."""
     known = {path(entry.name) for entry in entries for path in (tar_path, index_path)}
     for name in (*storage.list("shards"), *storage.list("index")):
-        if name not in known:
+        if name not in known and name.endswith((".tar", ".parquet")):
             yield Damage(shard=name, what="no commit record vouches for it; `verify repair=true` removes it")
 
 
