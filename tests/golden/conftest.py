@@ -101,6 +101,7 @@ KINDS: dict[str, Callable[[Case], bool]] = {
     "vicha/pretrain_three_steps": lambda case: "config_case" in case.config and "step0.mlm_labels" in case.inputs,
     "vicha/pretrain_two_ranks": lambda case: "config_case" in case.config and "rank1.mlm_labels" in case.inputs,
     "vicha/retrieval": lambda case: {"train.idx_queue", "eval.text_input_ids"} <= case.inputs.keys(),
+    "vicha/grounding": lambda case: {"block_num_itm", "block_num_itc"} <= case.config.keys(),
     "vicha/pos_embed": lambda case: "interpolations" in case.config,
     "vicha/lr_schedule": lambda case: "steps_per_epoch" in _first(case, "schedules"),
     "vicha/optimizer_groups": lambda case: case.expects("groups", "model_case"),
