@@ -14,7 +14,7 @@ from torch import Tensor
 from shards.config import Config
 from shards.errors import DamagedRecordError
 from shards.records import Media, Record
-from trainers.decode import DecodeError, decode_image
+from trainers.decode import DecodeError, decode_rows
 from trainers.rand_augment import Operation, RandAugmentConfig, augment, draw_operations
 from trainers.stopwatch import Stopwatch
 
@@ -83,7 +83,7 @@ class TrainView:
         # The size stands in the header where we wrote the shard: the crop is known before a pixel is decoded.
         look = None if media.width is None or media.height is None else self.draw(media.height, media.width, rng)
         began = self.stopwatch.now()
-        picture = decoded(record, media)
+        picture = decoded(record, media, until=None if look is None else look.crop.top + look.crop.height)
         began = self.stopwatch.add("decode", began)
         shown = self.show(picture, look or self.draw(picture.shape[1], picture.shape[2], rng))
         self.stopwatch.add("augment", began)
@@ -151,13 +151,25 @@ def draw_crop(
 
 
 def resize(picture: Tensor, size: int, interpolation: Interpolation) -> Tensor:
-    """Resize (3, H, W) uint8 to (3, size, size) uint8, antialiased; uint8 throughout is several times quicker than float."""
-    if picture.shape[1:] == (size, size):
+    """Resize (3, H, W) uint8 to (3, size, size) uint8, antialiased; uint8 throughout is several times quicker than float.
+
+    Every value is within 1 (bilinear) or 2 (bicubic) of Pillow's.
+    """
+    height, width = picture.shape[1:]
+    if (height, width) == (size, size):
         return picture.contiguous()
-    resized = torch.nn.functional.interpolate(
-        picture[None], size=(size, size), mode=interpolation, antialias=True, align_corners=False
-    )
-    return resized[0].contiguous()
+    # Bicubic passes overshoot and are clipped between the two, so their order shows; this is Pillow's (13) rule. Torch always
+    # goes across first.
+    if interpolation == "bicubic" and height > size and height - size > 2 * (width - size) and width != size:
+        picture = _scaled(picture, (size, width), interpolation)
+    return _scaled(picture, (size, size), interpolation).contiguous()
+
+
+def _scaled(picture: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+    # A crop's rows do not follow one another in memory; packing them first lets torch take its quick way, a third of the time.
+    packed = picture[None].contiguous(memory_format=torch.channels_last)
+    scaled = torch.nn.functional.interpolate(packed, size=size, mode=interpolation, antialias=True, align_corners=False)
+    return scaled[0]
 
 
 def picture_of(record: Record, position: int) -> Media:
@@ -174,20 +186,24 @@ def picture_of(record: Record, position: int) -> Media:
     return pictures[position]
 
 
-def decoded(record: Record, media: Media) -> Tensor:
+def decoded(record: Record, media: Media, *, until: int | None = None) -> Tensor:
     """Decode one of a record's pictures: (3, H, W) uint8.
+
+    Args:
+        record: with its media bytes.
+        media: which of its pictures.
+        until: rows from this one on are not asked for, and may be missing.
 
     Raises:
         DamagedRecordError: the picture cannot be decoded, or is not as large as its record says.
     """
     try:
-        picture = decode_image(record.payload[media.member])
+        picture = decode_rows(record.payload[media.member], until)
     except DecodeError as problem:
         raise DamagedRecordError(f"record {record.key!r}: its {media.member!r} member is {problem}") from problem
-    height, width = picture.shape[1:]
-    if media.width not in (None, width) or media.height not in (None, height):
+    if media.width not in (None, picture.width) or media.height not in (None, picture.height):
         raise DamagedRecordError(
-            f"record {record.key!r}: its {media.member!r} member shows {width} x {height} pixels, "
+            f"record {record.key!r}: its {media.member!r} member shows {picture.width} x {picture.height} pixels, "
             f"its header says {media.width} x {media.height}"
         )
-    return picture
+    return picture.pixels

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from shards.structure import outline
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,11 +24,24 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {
     0xC8,
     0xCC,
 }  # the rest are Huffman, reserved and arithmetic tables
+_SEQUENTIAL = frozenset({0xC0, 0xC1})  # frames whose rows come one after the other
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
+_START_OF_SCAN = 0xDA
+_BLOCK = 8  # pixels of a JPEG block's side
+_INKS = 4  # components of a CMYK picture
 
 
 class DecodeError(ValueError):
     """The bytes are no picture that can be shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """A picture, or its upper rows."""
+
+    pixels: Tensor  # (3, at most height, width) uint8 RGB, turned as EXIF says
+    width: int  # of the whole picture, as displayed
+    height: int
 
 
 def decode_image(data: bytes) -> Tensor:
@@ -36,22 +53,50 @@ def decode_image(data: bytes) -> Tensor:
     Raises:
         DecodeError: the bytes are no picture, are cut off, or hold more than `MAX_PIXELS`.
     """
-    size = jpeg_size(data)
-    if size is not None:
-        _check_size(*size)
-        from torchvision.io import ImageReadMode, decode_jpeg
+    return decode_rows(data).pixels
 
-        try:
-            stored = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            decoded: Tensor = decode_jpeg(stored, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-            return decoded
-        except RuntimeError:
-            pass  # an odd file: Pillow reads some of them, and says better what is wrong with the others
-    return _decode_by_pillow(data)
+
+def decode_rows(data: bytes, until: int | None = None) -> Decoded:
+    """Decode as `decode_image` does, but perhaps without the rows from `until` on, where that saves time.
+
+    Raises:
+        DecodeError: as `decode_image`.
+    """
+    frame = _jpeg_frame(data)
+    if frame is None or frame.components == _INKS:  # torch's RGB of printing inks is another than Pillow's
+        return _whole(_decode_by_pillow(data))
+    _check_size(frame.width, frame.height)
+    upper = None if until is None else _decode_upper(data, frame, until)
+    if upper is not None:
+        return Decoded(pixels=upper, width=frame.width, height=frame.height)
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    try:
+        stored = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return _whole(decode_jpeg(stored, mode=ImageReadMode.RGB, apply_exif_orientation=True))
+    except RuntimeError:  # an odd file: Pillow reads some of them, and says better what is wrong with the others
+        return _whole(_decode_by_pillow(data))
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Read width and height, as stored, from a JPEG's frame header; None where there is none."""
+    frame = _jpeg_frame(data)
+    return None if frame is None else (frame.width, frame.height)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What a JPEG's frame header says, and whether the rows of the picture come in one go from top to bottom."""
+
+    width: int  # as stored
+    height: int
+    components: int
+    rows_at_once: int  # rows of pixels that are coded together
+    is_one_pass: bool
+    height_at: int  # where the height stands, two bytes
+
+
+def _jpeg_frame(data: bytes) -> _Frame | None:
     if not data.startswith(b"\xff\xd8"):
         return None
     place = 2
@@ -62,11 +107,58 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
         elif marker in _ALONE:
             place += 2
         elif marker in _START_OF_FRAME:
-            height, width = struct.unpack_from(">HH", data, place + 5)
-            return width, height
+            height, width, components = struct.unpack_from(">HHB", data, place + 5)
+            sampling = data[place + 11 : place + 10 + 3 * components : 3]
+            return _Frame(
+                width,
+                height,
+                components,
+                _BLOCK * max((each & 15 for each in sampling), default=1),
+                marker in _SEQUENTIAL and _components_of_scan(data, place) == components,
+                place + 5,
+            )
         else:
             place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return None
+
+
+def _components_of_scan(data: bytes, place: int) -> int:
+    """How many components the first scan behind a segment holds; 0 where there is none."""
+    while place + 4 < len(data) and data[place] == 0xFF:
+        if data[place + 1] == _START_OF_SCAN:
+            return data[place + 4]
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return 0
+
+
+def _decode_upper(data: bytes, frame: _Frame, until: int) -> Tensor | None:
+    """Decode the rows above `until` and few more; None where that saves nothing or would not give the very same pixels.
+
+    Two thirds of a JPEG's decoding is reading its codes from the top on. So the header is told that the picture ends below
+    the rows that are wanted, with one more row of blocks, because smooth colour samples look one row further. What follows
+    is then surplus to the decoder, about which torch's would write a warning for each picture.
+    """
+    rows = (until // frame.rows_at_once + 2) * frame.rows_at_once
+    if rows >= frame.height or not frame.is_one_pass:
+        return None
+    shape = outline(data)  # says that no part of the file is missing, which the decoder no longer can
+    if shape is None or shape.orientation != 1:
+        return None
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    shorter = bytearray(data)
+    struct.pack_into(">H", shorter, frame.height_at, rows)
+    try:
+        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(shorter, colorspace="RGB", strict=False)
+    except ValueError:
+        return None
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _whole(pixels: Tensor) -> Decoded:
+    return Decoded(pixels=pixels, width=pixels.shape[2], height=pixels.shape[1])
 
 
 def _decode_by_pillow(data: bytes) -> Tensor:
@@ -89,7 +181,7 @@ def _decode_by_pillow(data: bytes) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W), channels last in memory as decode_jpeg's
 
 
-def _as_rgb(picture: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _as_rgb(picture: Image.Image) -> npt.NDArray[np.uint8]:
     """Turn any Pillow mode into (H, W, 3) uint8."""
     from PIL import Image
 

@@ -4,11 +4,12 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image, ImageOps
 
 from shards.records import Media, Origin, Record
-from trainers.augment import AugmentConfig, EvalView, TrainView
+from trainers.augment import AugmentConfig, EvalView, Interpolation, TrainView
 from trainers.decode import decode_image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif"}
@@ -53,3 +54,25 @@ def test_views_show_real_photos_at_the_familys_size_and_the_whole_of_them_in_eva
         by_pillow = np.asarray(picture.resize((96, 96), Image.Resampling.BICUBIC)).astype(int)
         difference = whole.permute(1, 2, 0).numpy() - by_pillow
         assert 10 * np.log10(255**2 / max(1e-9, float((difference**2).mean()))) > 45, path  # dB; 8-bit rounding is 50
+
+
+@pytest.mark.parametrize(("interpolation", "most"), [("bilinear", 1), ("bicubic", 2)])
+def test_a_crop_of_a_real_photo_is_the_one_that_pillow_cuts_and_resizes(
+    real_data: Path, interpolation: Interpolation, most: int
+) -> None:
+    view = TrainView(96, AugmentConfig(interpolation=interpolation, flip=0))
+    filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+    for number, path in enumerate(real_pictures(real_data)[::3]):
+        data = path.read_bytes()
+        with Image.open(path) as opened:
+            if "A" in opened.getbands() or "transparency" in opened.info:
+                continue  # laid over white here
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+        media = Media(member="jpg", kind="image", width=picture.width, height=picture.height)
+        origin = Origin(dataset="real", split="any", id=path.stem)
+        record = Record(key=f"real-{number}", origin=origin, media=(media,), annotations=(), payload={"jpg": data})
+        crop = view.draw(picture.height, picture.width, np.random.default_rng(number)).crop
+        cut = picture.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height))
+        expected = np.asarray(cut.resize((96, 96), filters[interpolation])).astype(int)
+        ours = view(record, np.random.default_rng(number)).permute(1, 2, 0).numpy()
+        assert np.abs(ours - expected).max() <= most, path

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shards.errors import DamagedRecordError
 from shards.records import Caption, Media, Origin, Record
-from trainers.augment import AugmentConfig, EvalView, TrainView, draw_crop, resize
+from trainers.augment import AugmentConfig, EvalView, Interpolation, TrainView, draw_crop, resize
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 
@@ -80,6 +80,28 @@ def test_resizing_agrees_with_pillows_antialiased_filter(interpolation: str) -> 
     filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
     theirs = np.asarray(Image.fromarray(picture).resize((40, 40), filters[interpolation]))
     assert np.abs(ours.permute(1, 2, 0).numpy().astype(int) - theirs).mean() < 0.6
+
+
+@unhurried
+@given(
+    height=st.integers(1, 400),
+    width=st.integers(1, 400),
+    size=st.integers(1, 200),
+    interpolation=st.sampled_from(["bilinear", "bicubic"]),
+    look=st.sampled_from(["noise", "black and white", "smooth"]),
+    seed=st.integers(0, 2**32),
+)
+def test_every_pixel_of_a_resized_picture_is_pillows(
+    *, height: int, width: int, size: int, interpolation: Interpolation, look: str, seed: int
+) -> None:
+    values = rng(seed).integers(0, 256, (height, width, 3))
+    picture = (values if look == "noise" else values // 128 * 255).astype(np.uint8)
+    if look == "smooth":
+        picture = np.asarray(ramp(width, height))
+    filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+    theirs = np.asarray(Image.fromarray(picture).resize((size, size), filters[interpolation])).astype(int)
+    ours = resize(torch.from_numpy(picture.copy()).permute(2, 0, 1), size, interpolation)
+    assert np.abs(ours.permute(1, 2, 0).numpy() - theirs).max() <= (1 if interpolation == "bilinear" else 2)
 
 
 def test_shrinking_does_not_alias() -> None:

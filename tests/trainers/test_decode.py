@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import io
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from trainers.decode import DecodeError, decode_image, jpeg_size
+from trainers.decode import DecodeError, decode_image, decode_rows, jpeg_size
 
 ORIENTATION = 0x0112
 
@@ -137,3 +141,58 @@ def test_the_frame_header_is_found_behind_other_segments() -> None:
     data = packed(scene(), "JPEG", exif=exif, comment=b"\xff\xc0 not a frame", icc_profile=bytes(3000))
     assert jpeg_size(data) == (60, 40)
     assert jpeg_size(packed(scene(), "PNG")) is None
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Colours that change from pixel to pixel, so that a row that is missing beneath another would show in it."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    width=st.integers(1, 70),
+    height=st.integers(1, 120),
+    until=st.integers(1, 120),
+    subsampling=st.sampled_from([0, 1, 2]),
+    quality=st.sampled_from([30, 75, 95]),
+    restart=st.sampled_from([0, 1, 3]),
+    grey=st.booleans(),
+)
+def test_the_upper_rows_are_those_of_the_whole_picture(
+    *, width: int, height: int, until: int, subsampling: int, quality: int, restart: int, grey: bool
+) -> None:
+    picture = noise(width, height).convert("L") if grey else noise(width, height)
+    data = packed(picture, "JPEG", quality=quality, subsampling=subsampling, restart_marker_blocks=restart)
+    upper = decode_rows(data, until)
+    assert (upper.width, upper.height) == (width, height)
+    assert upper.pixels.shape[1] >= min(until, height)
+    assert torch.equal(upper.pixels[:, :until], decode_image(data)[:, : min(until, upper.pixels.shape[1])])
+
+
+def test_rows_that_are_not_asked_for_are_left_out_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    assert decode_rows(packed(noise(64, 400), "JPEG"), 100).pixels.shape[1] < 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_picture_that_does_not_come_from_top_to_bottom_is_decoded_whole() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    for settings_ in ({"progressive": True}, {"exif": exif}):
+        data = packed(noise(64, 400), "JPEG", **settings_)
+        assert torch.equal(decode_rows(data, 10).pixels, decode_image(data))
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.99])
+def test_a_jpeg_that_is_cut_off_is_found_even_where_its_upper_rows_are_there(kept: float) -> None:
+    data = packed(noise(64, 400), "JPEG")
+    with pytest.raises(DecodeError):
+        decode_rows(data[: int(kept * len(data))], 10)
+
+
+def test_without_simplejpeg_pictures_are_decoded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = packed(noise(64, 400), "JPEG")
+    upper = decode_rows(data, 100).pixels
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    whole = decode_rows(data, 100).pixels
+    assert whole.shape[1] == 400
+    assert torch.equal(whole[:, :100], upper[:, :100])
