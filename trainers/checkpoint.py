@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 import xxhash
 
 from shards.errors import OstrakaError
+from shards.stream import Damage
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class RunState:
     order: Mapping[str, Any]  # StreamState: seed, step, batch size, manifest digests
     sidecars: Mapping[str, str] = field(default_factory=dict)  # stream -> concepts column it reads
     interval: tuple[Mapping[str, float], ...] = ()  # losses of the steps that metrics.jsonl has not seen yet
+    damaged: tuple[Damage, ...] = ()  # records whose slots were taken by reserves so far
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -52,6 +54,7 @@ class RunState:
             "order": dict(self.order),
             "sidecars": dict(self.sidecars),
             "interval": [dict(values) for values in self.interval],
+            "damaged": [asdict(each) for each in self.damaged],
             "config": dict(self.config),
         }
 
@@ -168,6 +171,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             order=document["order"],
             sidecars=document["sidecars"],
             interval=tuple(document["interval"]),
+            damaged=tuple(Damage(**each) for each in document.get("damaged", ())),  # older ones did not count
         )
         damaged = [name for name, checksum in checksums.items() if _checksum(path / name) != checksum]
     except (OSError, ValueError, KeyError, TypeError) as error:

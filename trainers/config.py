@@ -7,13 +7,20 @@ from typing import Any, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from shards.config import Config
+from shards.stream import DamageBudget
 from trainers.augment import AugmentConfig
+from trainers.loader import StartMethod
 from trainers.optim import CosineSchedule, OptimConfig, ScheduleConfig
 from trainers.rerank import Scoring
 from trainers.step import Precision
 
 # Keys that may change between the start of a run and its resumption: none of them touches a batch, a loss or a rate.
-MAY_CHANGE = frozenset({"output", "loader_workers", "log_every", "checkpoint_every", "keep", "tensorboard", "device"})
+MAY_CHANGE = frozenset(
+    {
+        *("output", "loader_workers", "loader_start", "damage", "log_every", "checkpoint_every", "keep"),
+        *("tensorboard", "device"),
+    }
+)
 
 
 class StreamConfig(Config):
@@ -78,6 +85,10 @@ class TrainConfig(Config):
     """auto, cpu, cuda or cuda:<number>"""
     loader_workers: NonNegativeInt = 0
     """processes per rank that read and decode; their number never changes a batch"""
+    loader_start: StartMethod | None = None
+    """how those processes begin: fork, spawn or forkserver; unset: as Python does by default"""
+    damage: DamageBudget = DamageBudget()
+    """how many damaged records the run tolerates, over all ranks; their slots are taken by reserves"""
     checkpoint_every: PositiveInt = 500
     keep: PositiveInt = 3
     """how many of the newest checkpoints stay"""

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from shards.errors import ConfigError
+from shards.errors import ConfigError, OstrakaError
+
+T = TypeVar("T")
+
+
+class PeerError(OstrakaError):
+    """Another process of the run stopped; the message is its own sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +28,7 @@ class Group:
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    talk: dist.ProcessGroup | None = None  # speaks gloo, for words between CPUs; None where the run's own group does
 
     @property
     def is_main(self) -> bool:
@@ -50,6 +58,50 @@ class Group:
         """Whether any rank says yes; every rank must call it."""
         return bool(self.sum(torch.tensor([int(flag)], device=self.device)))
 
+    def tell(self, news: T | None) -> dict[int, T]:
+        """Let every rank know what any of them has to say; every rank must call it.
+
+        Where nobody has anything, that is one number between CPUs, so that a loop may ask once per step.
+
+        Returns:
+            The news by rank, the same on every rank.
+        """
+        if self.world == 1:
+            return {} if news is None else {0: news}
+        speakers = torch.tensor([int(news is not None)])
+        dist.all_reduce(speakers, group=self.talk)
+        if not int(speakers):
+            return {}
+        told: list[T | None] = [None] * self.world
+        dist.all_gather_object(told, news, group=self.talk)
+        return {rank: each for rank, each in enumerate(told) if each is not None}
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let all ranks leave the body, or none: where it fails on one, the others stop with that one's sentence.
+
+        Every rank must enter it, and the body must not wait for other ranks.
+
+        Raises:
+            PeerError: the body failed on another rank.
+        """
+        try:
+            yield
+        except Exception as error:
+            self.tell(sentence_of(error))
+            raise
+        self.raise_for(self.tell(None))
+
+    def raise_for(self, failures: Mapping[int, str]) -> None:
+        """Stop where a rank told of its failure.
+
+        Raises:
+            PeerError: with the sentence of the first of them.
+        """
+        if failures:
+            rank = min(failures)
+            raise PeerError(f"rank {rank} stopped the run: {failures[rank]}")
+
     def barrier(self) -> None:
         """Wait for every rank."""
         if self.world > 1:
@@ -74,7 +126,7 @@ def joined_group(device: str) -> Iterator[Group]:
     """
     if dist.is_initialized():  # Ray Train has set the group up
         rank, world = dist.get_rank(), dist.get_world_size()
-        yield Group(rank=rank, world=world, device=choose_device(device, local_rank=_local_rank()))
+        yield Group(rank=rank, world=world, device=choose_device(device, local_rank=_local_rank()), talk=_talk_group())
         return
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -85,9 +137,22 @@ def joined_group(device: str) -> Iterator[Group]:
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield Group(rank=dist.get_rank(), world=dist.get_world_size(), device=chosen)
+        yield Group(rank=dist.get_rank(), world=dist.get_world_size(), device=chosen, talk=_talk_group())
     finally:
         dist.destroy_process_group()
+
+
+def sentence_of(error: Exception) -> str:
+    """What other ranks are told of an error: our sentences as they are, others with the name of their kind."""
+    return str(error) if isinstance(error, OstrakaError) else f"{type(error).__name__}: {error}"
+
+
+def _talk_group() -> dist.ProcessGroup | None:
+    """A group whose words never wait for an accelerator."""
+    if dist.get_world_size() == 1 or dist.get_backend() == "gloo":
+        return None
+    group: dist.ProcessGroup = dist.new_group(backend="gloo")
+    return group
 
 
 def choose_device(device: str, *, local_rank: int) -> torch.device:

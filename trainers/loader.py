@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -26,8 +26,13 @@ from trainers.task import ImageView, Task
 logger = logging.getLogger(__name__)
 
 
+_DEATHS = 3  # of loader workers in a row, with not one step between them, until the loader gives up
+
+StartMethod = Literal["fork", "spawn", "forkserver"]
+
+
 class LoaderError(OstrakaError):
-    """A loader worker died."""
+    """Loader workers die again and again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,7 @@ class Loader:
         micro_batches: int = 1,
         workers: int = 0,
         prefetch: int = 2,
+        start_method: StartMethod | None = None,
         train: bool = True,
     ) -> None:
         """Check that everything fits; nothing is read and no worker started before the first step is asked for.
@@ -80,6 +86,7 @@ class Loader:
             micro_batches: parts that a rank's slots are cut into; must divide them.
             workers: processes that make steps by turns; 0 makes them here.
             prefetch: steps that each worker makes ahead.
+            start_method: how worker processes begin; unset: as Python does by default.
             train: whether the processor masks and draws, or prepares for evaluation.
 
         Raises:
@@ -104,7 +111,7 @@ class Loader:
             parts=micro_batches,
             train=train,
         )
-        self._records, self._workers, self._prefetch = records, workers, prefetch
+        self._records, self._workers, self._prefetch, self._start_method = records, workers, prefetch, start_method
         self._damages: dict[tuple[str, str, str], Damage] = {}
 
     @property
@@ -112,12 +119,12 @@ class Loader:
         """Every damaged record that this rank has met, each once, whichever worker met it."""
         return tuple(self._damages.values())
 
-    def steps(self, start: int, stop: int) -> Iterator[LoadedStep]:
+    def steps(self, start: int, stop: int) -> Generator[LoadedStep]:
         """Make the steps from `start` up to, but without, `stop`.
 
         Raises:
             BudgetError: too many records are damaged.
-            LoaderError: a worker process died.
+            LoaderError: worker processes died again and again.
         """
         with closing(
             self._made_here(start, stop) if self._workers == 0 else self._made_by_workers(start, stop)
@@ -135,6 +142,25 @@ class Loader:
             yield self._maker.make(step)
 
     def _made_by_workers(self, start: int, stop: int) -> Generator[LoadedStep]:
+        """Make steps in worker processes; where one is killed, new ones go on with the step that was due."""
+        due, deaths = start, 0
+        while due < stop:
+            try:
+                with closing(self._made_by_one_crew(due, stop)) as made:
+                    for step in made:
+                        yield step
+                        due, deaths = step.step + 1, 0
+            except _WorkerKilledError as problem:
+                deaths += 1
+                if deaths == _DEATHS:
+                    raise LoaderError(
+                        f"loader workers were killed {deaths} times in a row ({problem}), most often for want of memory; "
+                        "lower loader_workers or batch_size and run the same command again, which goes on from the last "
+                        "checkpoint"
+                    ) from problem
+                logger.warning("a loader worker was killed (%s); new workers go on with step %d", problem, due + 1)
+
+    def _made_by_one_crew(self, start: int, stop: int) -> Generator[LoadedStep]:
         with _own_child_handler():
             loader = DataLoader(
                 self._maker,
@@ -142,23 +168,25 @@ class Loader:
                 sampler=range(start, stop),
                 num_workers=self._workers,
                 prefetch_factor=self._prefetch,
+                multiprocessing_context=self._start_method,
                 worker_init_fn=_start_worker,
                 collate_fn=_as_it_is,
                 generator=torch.Generator(),  # else starting workers would draw from the training process's generator
             )
             made: Any = iter(loader)
         try:
-            for step in made:
+            while True:
+                try:
+                    step = next(made)
+                except StopIteration:
+                    return
+                except RuntimeError as problem:
+                    if "DataLoader worker" not in str(problem):
+                        raise
+                    raise _WorkerKilledError(str(problem).splitlines()[0].rstrip(". ")) from problem
                 if isinstance(step, OstrakaError):
                     raise step
                 yield step
-        except RuntimeError as problem:
-            if "DataLoader worker" not in str(problem):
-                raise
-            raise LoaderError(
-                f"a loader worker was killed ({str(problem).splitlines()[0].rstrip('. ')}), most often for want of memory; "
-                "lower workers or batch_size and run the same command again, which goes on from the last checkpoint"
-            ) from problem
         finally:
             # Torch ends workers when their iterator is collected, which an error's traceback can put off for long.
             made._shutdown_workers()
@@ -170,6 +198,10 @@ class Loader:
                 self._damages[place] = each
                 logger.warning("damaged record replaced by its reserve: %s", each.what)
         check_damage(self.damages, allowed=self._records.allowed_damage)
+
+
+class _WorkerKilledError(Exception):
+    """A worker process of the present crew is gone; the message is torch's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

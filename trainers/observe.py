@@ -33,6 +33,7 @@ class Interval:
     seconds: Mapping[
         str, float
     ]  # per step: `step`, of it `wait` and `copy`; and by stage what loader processes spent on it
+    damaged: int = 0  # records of the run so far whose slots were taken by reserves
 
     def values(self) -> dict[str, float]:
         """Name every number as metrics.jsonl does."""
@@ -42,6 +43,7 @@ class Interval:
             "lr": self.lr,
             "images_per_s": self.images_per_s,
             "wait_share": self.wait_share,
+            "damaged": float(self.damaged),
             **{f"seconds/{name}": value for name, value in self.seconds.items()},
         }
 
@@ -155,6 +157,7 @@ def line(interval: Interval) -> str:
         f"lr {interval.lr:.1e}",
         f"{interval.images_per_s:>6.0f} img/s",
         f"wait {100 * interval.wait_share:>3.0f} %",
+        *((f"damaged {interval.damaged}",) if interval.damaged else ()),
         f"eta {duration(interval.eta_s)}",
     )
     return "  ".join(parts)

@@ -14,7 +14,7 @@ import yaml
 
 from model.checkpoints import save_weights
 from shards.errors import ConfigError, DatasetError
-from shards.stream import RecordStream, Stream, StreamState, source_of
+from shards.stream import Damage, RecordStream, Stream, StreamState, source_of
 from trainers.assembly import (
     VOCABULARY,
     Model,
@@ -34,6 +34,7 @@ from trainers.meter import Meter
 from trainers.observe import ORDER, Interval, JsonLines, MetricsFile, Observer, SteadyLine, TensorBoard
 from trainers.optim import Horizon, build_optimizer, learning_rate, load_optimizer_state, optimizer_state_by_name
 from trainers.presence import Termination, claimed, until_terminated
+from trainers.shared_steps import SharedSteps
 from trainers.step import StepLosses, TrainStep
 from trainers.task import Task
 from trainers.tasks import load_task
@@ -57,6 +58,7 @@ class TrainSummary:
     resumed_from: int  # 0: the run started afresh
     losses: Mapping[str, float]  # means over the last interval; empty when nothing was left to do
     seconds: float
+    damaged: tuple[Damage, ...] = ()  # records whose slots were taken by reserves, over all ranks, each once
 
     @property
     def is_complete(self) -> bool:
@@ -76,6 +78,8 @@ def train(config: TrainConfig, *, on_step: OnStep | None = None, lines: bool = T
         ConfigError: the config is wrong, or differs from the one that the run was started with.
         DatasetError: a dataset or sidecar is missing, damaged, or not the one that the run was started with.
         NonFiniteLossError: a loss became NaN or infinite.
+        BudgetError: more records are damaged than `damage` allows.
+        PeerError: another process of the run stopped.
     """
     with ExitStack() as stack:
         group = stack.enter_context(joined_group(config.device))
@@ -112,7 +116,7 @@ class _Run:
     streams: OpenStreams
     order: Stream
     horizon: Horizon
-    loader: Loader
+    shared_steps: SharedSteps
     model: Model
     step: TrainStep
     folder: CheckpointFolder
@@ -126,17 +130,18 @@ class _Run:
 def _prepare(config: TrainConfig, group: Group) -> _Run:
     """Open the data, build the model, and put it where the newest checkpoint stands."""
     path = Path(config.output)
-    streams = open_streams(config)
-    task = load_task(config.task)
-    order = lay_order(config, streams, task)
     folder = CheckpointFolder(path / "checkpoints", keep=config.keep)
-    checkpoint = folder.latest()
+    with group.together():  # a node that lacks a dataset must not leave the others waiting
+        streams = open_streams(config)
+        task = load_task(config.task)
+        order = lay_order(config, streams, task)
+        checkpoint = folder.latest()
     group.agree(
         checkpoint.step if checkpoint else 0, "newest checkpoint; put `output` on storage that all of them share"
     )
-    if group.is_main:
-        settle_vocabulary(config, streams, path)
-    group.barrier()
+    with group.together():
+        if group.is_main:
+            settle_vocabulary(config, streams, path)
     model = build_model(config.family, path / VOCABULARY, seed=config.seed)
     if task.emits not in model.family.serves:
         raise ConfigError(
@@ -149,6 +154,18 @@ def _prepare(config: TrainConfig, group: Group) -> _Run:
     elif group.is_main:
         _store_config(config, path)
     horizon = Horizon(steps=_steps(config, order), steps_per_epoch=order.steps_per_epoch)
+    records = RecordStream(order, streams.datasets, count=task.count, sidecars=streams.sidecars, budget=config.damage)
+    loader = Loader(
+        records,
+        task=task,
+        processor=model.processor,
+        view=TrainView(model.processor.view.image_size, config.augment),
+        rank=group.rank,
+        world=group.world,
+        micro_batches=config.micro_batches,
+        workers=config.loader_workers,
+        start_method=config.loader_start,
+    )
     return _Run(
         config=config,
         path=path,
@@ -156,15 +173,11 @@ def _prepare(config: TrainConfig, group: Group) -> _Run:
         streams=streams,
         order=order,
         horizon=horizon,
-        loader=Loader(
-            RecordStream(order, streams.datasets, count=task.count, sidecars=streams.sidecars),
-            task=task,
-            processor=model.processor,
-            view=TrainView(model.processor.view.image_size, config.augment),
-            rank=group.rank,
-            world=group.world,
-            micro_batches=config.micro_batches,
-            workers=config.loader_workers,
+        shared_steps=SharedSteps(
+            loader,
+            group,
+            allowed_damage=records.allowed_damage,
+            known=checkpoint.state.damaged if checkpoint is not None else (),
         ),
         model=model,
         step=_step(config, model, group, horizon, checkpoint),
@@ -183,7 +196,7 @@ def _train(
     clock = _IntervalClock()
     losses: Mapping[str, float] = {}
     done = run.done
-    for loaded in run.loader.steps(run.done, steps):
+    for loaded in run.shared_steps.steps(run.done, steps):
         taken = run.step(loaded.micro_batches, loaded.step)
         meter.add(loaded.step, {**taken.losses, **taken.logged}, keys=loaded.names, first_slot=loaded.first_slot)
         clock.add(loaded, taken)
@@ -220,6 +233,7 @@ def _train(
         resumed_from=run.done,
         losses=losses,
         seconds=time.monotonic() - started,
+        damaged=run.shared_steps.damages,
     )
 
 
@@ -308,6 +322,7 @@ def _save(run: _Run, done: int, meter: Meter) -> None:
         order=run.order.state(done).to_json(),
         sidecars=run.streams.sidecar_folders(),
         interval=meter.settled,
+        damaged=run.shared_steps.damages,
     )
     family = run.model.family
     run.folder.save(
@@ -362,6 +377,7 @@ class _IntervalClock:
             wait_share=min(1.0, self._spent_s["wait"] / elapsed),
             eta_s=(run.horizon.steps - done) * elapsed / steps,
             seconds={"step": elapsed / steps, **{name: value / steps for name, value in self._spent_s.items()}},
+            damaged=len(run.shared_steps.damages),
         )
         self._since, self._spent_s, self._steps_since = now, defaultdict(float), done
         return interval

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 HELP = "pretraining or fine-tuning from a preset; resumes by itself from `output`"
 
+NAMED = 5  # damaged records that the result names; the log and the checkpoint name all
+
 
 class Config(TrainConfig, ExecutorConfig):
     """What to train, and on which processes."""
@@ -48,6 +50,10 @@ def run(config: Config, *, dry_run: bool) -> int:
     losses = "  ".join(f"{name.removeprefix('loss/')} {value:.4f}" for name, value in summary.losses.items())
     state = "done" if summary.is_complete else "stopped: the same command goes on from here"
     print(f"step {summary.step}/{summary.steps}  {losses or 'nothing was left to do'}  {state} -> {config.output}")
+    if summary.damaged:
+        named = ", ".join(f"{each.key} of {each.shard}" for each in summary.damaged[:NAMED])
+        more = f" and {len(summary.damaged) - NAMED} more" if len(summary.damaged) > NAMED else ""
+        print(f"{len(summary.damaged)} damaged records were replaced by their reserves: {named}{more}")
     return 0 if summary.is_complete else 1
 
 

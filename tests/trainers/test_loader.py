@@ -249,12 +249,35 @@ class DiesInItsThirdStep(PlainProcessor):
         return super().__call__(examples, seeds, train=train)
 
 
-def test_a_killed_worker_is_one_clear_error_raised_where_the_loader_waits(folder: Path) -> None:
-    steps = loader(folder, workers=1, processor=DiesInItsThirdStep()).steps(0, 8)
-    assert next(steps).step == 0
+def test_a_killed_worker_is_said_where_the_loader_waits_and_new_ones_go_on_with_the_same_steps(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = loader(folder, workers=1, processor=DiesInItsThirdStep()).steps(0, 5)
+    found = [next(steps)]
     time.sleep(0.5)  # the worker dies meanwhile: torch's own handler would raise here, in the middle of a training step
-    with pytest.raises(LoaderError, match=r"worker was killed .*lower workers"):
-        list(steps)
+    found += steps
+    assert [step.step for step in found] == list(range(5))
+    assert slots(found) == slots(list(loader(folder).steps(0, 5)))
+    said = [record.message for record in caplog.records if "worker was killed" in record.message]
+    assert said
+    assert all("new workers go on with step" in each for each in said)
+
+
+class DiesAtOnce(DiesInItsThirdStep):
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = 2
+
+
+def test_workers_that_die_again_and_again_end_in_one_sentence(folder: Path) -> None:
+    with pytest.raises(LoaderError, match=r"killed 3 times in a row .*lower loader_workers"):
+        list(loader(folder, workers=2, processor=DiesAtOnce()).steps(0, 8))
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_workers_make_the_same_steps_however_they_are_started(folder: Path, start_method: str) -> None:
+    steps = list(loader(folder, workers=2, start_method=start_method).steps(0, 4))
+    assert slots(steps) == slots(list(loader(folder).steps(0, 4)))
 
 
 class Fails(PlainProcessor):
@@ -296,7 +319,7 @@ def test_leaving_early_ends_the_workers(folder: Path) -> None:
     next(steps)
     workers = set(torch.multiprocessing.active_children())
     assert len(workers) >= 2
-    steps.close()  # type: ignore[attr-defined]
+    steps.close()
     deadline = time.monotonic() + 10
     while workers & set(torch.multiprocessing.active_children()) and time.monotonic() < deadline:
         time.sleep(0.05)
