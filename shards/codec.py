@@ -90,7 +90,8 @@ def decode_record(key: str, members: Mapping[str, bytes]) -> Record:
 
 def annotation_from_plain(item: Any) -> Annotation:
     """Build an annotation from its JSON values, by the `type` they name. Raises `PlainError` where they do not fit."""
-    fields = dict(item) if isinstance(item, Mapping) else {}
+    # An exact look first: `Mapping` asks far around, for every annotation of every record.
+    fields = dict(item) if type(item) is dict or isinstance(item, Mapping) else {}
     kind = _ANNOTATION_TYPES.get(fields.pop("type", ""))
     if kind is None:
         raise PlainError(f" has no known type (known: {', '.join(sorted(_ANNOTATION_TYPES))})")
@@ -146,7 +147,7 @@ def _check_names(record: Record) -> None:
 
 
 def _parse_header(header: Any) -> tuple[_Header, tuple[Annotation, ...]]:
-    if not isinstance(header, Mapping):
+    if not isinstance(header, dict):
         raise PlainError(" is not an object")
     fields = dict(header)
     schema = fields.pop("schema", None)

@@ -165,6 +165,8 @@ def _dataclass(kind: type) -> Parser:
         if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
     }
     required = tuple(name for name in names if name not in has_default)
+    # A field of plain text or whole numbers is looked at in place; only the others cost a call.
+    exact = {name: plain for name in names if (plain := _exact(hints[name])) is not None}
 
     def parse(value: Any) -> Any:
         if not isinstance(value, dict):  # an exact check: `Mapping` costs as much as all the rest
@@ -173,6 +175,9 @@ def _dataclass(kind: type) -> Parser:
         name = ""
         try:
             for name, item in value.items():
+                if type(item) is exact.get(name):
+                    fields[name] = item
+                    continue
                 parser = parsers.get(name)
                 if parser is None:
                     break
@@ -187,6 +192,11 @@ def _dataclass(kind: type) -> Parser:
         return kind(**fields)
 
     return parse
+
+
+def _exact(hint: Any) -> type | None:
+    """The type of a field that holds text or a whole number, or may; None for every other field."""
+    return next((kind for kind in (str, int) if hint in (kind, kind | None)), None)
 
 
 @cache
@@ -223,15 +233,7 @@ def _dataclass_emitter(kind: type) -> Parser:
         for field in dataclasses.fields(kind)
         if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
     }
-    # A field of plain text or whole numbers is looked at in place; only the others cost a call.
-    fields = [
-        (
-            name,
-            next((exact for exact in (str, int) if hints[name] in (exact, exact | None)), None),
-            _emitter(hints[name]),
-        )
-        for name in _stored_fields(cast(Hashable, kind))
-    ]
+    fields = [(name, _exact(hints[name]), _emitter(hints[name])) for name in _stored_fields(cast(Hashable, kind))]
     head: dict[str, Any] = {"type": kind.type} if hasattr(kind, "type") else {}
 
     def emit(value: Any) -> Any:

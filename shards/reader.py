@@ -125,18 +125,9 @@ class Dataset:
         if not 0 <= row < len(index):
             raise IndexError(f"{self.path}: {index.name} has {len(index)} records, not a row {row}")
         key = index.keys[row]
-        where = f"{self.path}: shard {index.name}"
         wanted = [place for place in index.members(row) if place[0] == "json" or (payload and place[0] != "txt")]
-        members: dict[str, bytes] = {}
-        for (extension, _, size, xxh3), data in zip(wanted, self._read(shard, wanted), strict=True):
-            if len(data) != size:
-                what = f"{where}, record {key!r}: its {extension!r} member ends after {len(data)} of {size} bytes"
-                raise self._blame(shard, what)
-            is_unchecked = xxh3 == UNCHECKED and self.manifest[shard].foreign is not None
-            if not is_unchecked and xxhash.xxh3_64_intdigest(data) != xxh3:
-                what = f"{where}, record {key!r}: its {extension!r} member does not match its checksum"
-                raise self._blame(shard, what)
-            members[extension] = data
+        members = self._checked(shard, key, wanted)
+        where = f"{self.path}: shard {index.name}"
         try:
             record = decode_record(key, members)
         except DamagedRecordError as problem:
@@ -153,6 +144,16 @@ class Dataset:
             for row in range(self.manifest[number].records):
                 yield self.record(number, row, payload=payload)
 
+    def raw(self, shard: int) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """Read the records of a shard in order as key and members, extension to bytes: checked, but nothing parsed.
+
+        Raises:
+            DamagedRecordError: a member is cut off or does not match its checksum; names shard, key and member.
+        """
+        index = self.index(shard)
+        for row, key in enumerate(index.keys):
+            yield key, self._checked(shard, key, index.members(row))
+
     def locate(self, key: str) -> tuple[int, int]:
         """Find a key: its shard and row. The first call reads every index.
 
@@ -166,6 +167,21 @@ class Dataset:
                 for row, key in enumerate(self.index(shard).keys)
             }
         return self._places[key]
+
+    def _checked(self, shard: int, key: str, wanted: list[_Member]) -> dict[str, bytes]:
+        """Some members of a record, extension to bytes, each as long as the index says and with its checksum."""
+        entry = self.manifest[shard]
+        members: dict[str, bytes] = {}
+        for (extension, _, size, xxh3), data in zip(wanted, self._read(shard, wanted), strict=True):
+            if len(data) != size:
+                what = f"its {extension!r} member ends after {len(data)} of {size} bytes"
+            elif xxhash.xxh3_64_intdigest(data) != xxh3 and not (xxh3 == UNCHECKED and entry.foreign is not None):
+                what = f"its {extension!r} member does not match its checksum"
+            else:
+                members[extension] = data
+                continue
+            raise self._blame(shard, f"{self.path}: shard {entry.name}, record {key!r}: {what}")
+        return members
 
     def _read(self, shard: int, members: list[_Member]) -> list[bytes]:
         """The bytes of some members of a record, in their order; fewer bytes where a file ends before."""

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import tarfile
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -118,11 +119,20 @@ def test_a_flipped_bit_is_reported_with_shard_key_and_member(
     data = bytearray(path.read_bytes())
     data[offset + 5] ^= 1
     path.write_bytes(data)
-    with pytest.raises(
-        DamagedRecordError, match=f"made-train-00001, record 'made-00102': its '{member}' member does not match"
-    ):
+    sentence = f"made-train-00001, record 'made-00102': its '{member}' member does not match"
+    with pytest.raises(DamagedRecordError, match=sentence):
         dataset.record(1, 2)
+    with pytest.raises(DamagedRecordError, match=sentence):
+        list(dataset.raw(1))
     assert dataset.record(1, 1).key == "made-00101"
+
+
+def test_raw_members_are_those_of_the_tar(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    dataset = make_dataset()
+    with tarfile.open(tmp_path / "made" / "shards" / "made-train-00001.tar") as tar:
+        stored = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    found = {f"{key}.{name}": data for key, members in dataset.raw(1) for name, data in members.items()}
+    assert list(found.items()) == list(stored.items())
 
 
 def test_a_shard_cut_short_is_reported_for_the_records_it_lost(make_dataset: MakeDataset, tmp_path: Path) -> None:
