@@ -166,6 +166,16 @@ class ShardIndex:
     def _rows(self) -> dict[str, int]:
         return {key: row for row, key in enumerate(self.keys)}
 
+    @cached_property
+    def _ends(self) -> npt.NDArray[np.int64]:
+        """(records,): how many annotations the shard holds up to and with each record."""
+        return np.cumsum(self.annotations, dtype=np.int64)
+
+    def locate(self, annotation: int) -> tuple[int, int]:
+        """Find an annotation by its number in the shard: the record's row, and its number in the record."""
+        row = int(self._ends.searchsorted(annotation, side="right"))
+        return row, annotation - (int(self._ends[row - 1]) if row else 0)
+
     def members(self, row: int) -> list[tuple[str, int, int, int]]:
         """The members of a record as `(extension, offset, size, xxh3)`, in the order of the tar."""
         span = slice(self._starts[row], self._starts[row + 1])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
 from pydantic import Field
 
 from shards.address import Address
@@ -160,9 +159,7 @@ class RecordStream:
     def _locate(self, address: Address) -> tuple[int, int | None]:
         if self.count == "records":
             return address.item, None
-        ends = np.cumsum(self._datasets[address.source].index(address.shard).annotations)
-        row = int(np.searchsorted(ends, address.item, side="right"))
-        return row, address.item - (int(ends[row - 1]) if row else 0)
+        return self._datasets[address.source].index(address.shard).locate(address.item)
 
     def _note(self, address: Address, problem: DamagedRecordError) -> None:
         if not self.stream.drop_last:

@@ -13,10 +13,17 @@ from shards.records import Answer, Label, Media, Origin, Question, Record
 from shards.storage import open_storage
 
 
-def _row(key: str, *, members: int, width: int | None = 4) -> IndexRow:
+def _row(key: str, *, members: int, width: int | None = 4, annotations: int = 2) -> IndexRow:
     placed = tuple(Member(extension=f"{n}.jpg", offset=512 + n, size=n, xxh3=2**64 - 1 - n) for n in range(members))
     return IndexRow(
-        key=key, members=placed, annotations=2, width=width, height=3, frames=None, duration_s=None, text_length=9
+        key=key,
+        members=placed,
+        annotations=annotations,
+        width=width,
+        height=3,
+        frames=None,
+        duration_s=None,
+        text_length=9,
     )
 
 
@@ -79,6 +86,16 @@ def test_positions_in_a_shard_point_at_the_bytes(make_dataset: Callable[..., Dat
         assert places["jpg"] == record.payload["jpg"]
         assert places["txt"].decode().startswith("picture")
         assert places["json"].startswith(b'{"schema": 1')
+
+
+def test_every_annotation_is_found_in_its_record(tmp_path: Path) -> None:
+    counts = (0, 3, 0, 1, 2, 0)
+    rows = [_row(f"made-{number}", members=1, annotations=count) for number, count in enumerate(counts)]
+    storage = open_storage(tmp_path)
+    storage.create(index_path("made"), encode_index(rows))
+    index = read_index(storage, "made")
+    expected = [(row, number) for row, count in enumerate(counts) for number in range(count)]
+    assert [index.locate(place) for place in range(sum(counts))] == expected
 
 
 def test_a_missing_or_damaged_index_is_named(make_dataset: Callable[..., Dataset]) -> None:
