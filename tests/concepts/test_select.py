@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from concepts.bank import ConceptBank
-from concepts.select import select_concepts, top_cosine
+from concepts.gpu_screen import GpuScreen
+from concepts.select import NOTHING, select_concepts, top_cosine, unlike_first
 
 
 def unit(rng: np.random.Generator, count: int, width: int) -> np.ndarray:
     vectors = rng.standard_normal((count, width))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    halves: np.ndarray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    return halves
 
 
 def by_sorting(queries: np.ndarray, items: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -88,3 +90,75 @@ def test_no_picture_gives_no_row_and_no_concept_wanted_is_an_error() -> None:
     assert top_cosine(np.zeros((0, 4)), items, top_k=2).indices.shape == (0, 2)
     with pytest.raises(ValueError, match="top_k is 0"):
         top_cosine(items, items, top_k=0)
+
+
+def test_a_crowd_of_near_equals_is_put_in_exact_order() -> None:
+    rng = np.random.default_rng(4)
+    centre = rng.standard_normal(64)
+    items = (centre + 1e-3 * rng.standard_normal((3000, 64))).astype(np.float16)
+    items[1000:2000] = items[:1000]  # and a thousand ties
+    queries = unit(rng, 5, 64)
+    found = top_cosine(queries, items, top_k=10, rows=2, columns=100)
+    cosine = queries.astype(np.float64) @ items.astype(np.float64).T
+    cosine /= np.linalg.norm(queries.astype(np.float64), axis=1)[:, None]
+    cosine /= np.linalg.norm(items.astype(np.float64), axis=1)
+    order = np.argsort(-cosine.astype(np.float32), axis=1, kind="stable")[:, :10]
+    np.testing.assert_array_equal(found.scores, np.take_along_axis(cosine.astype(np.float32), order, axis=1))
+    np.testing.assert_array_equal(found.indices, order)
+
+
+def test_a_picture_without_a_vector_gets_nothing_and_takes_nothing_from_others() -> None:
+    rng = np.random.default_rng(5)
+    queries, items = unit(rng, 6, 16), unit(rng, 300, 16)
+    whole = top_cosine(queries, items, top_k=4, rows=3, columns=50)
+    broken = queries.copy()
+    broken[2] = np.nan
+    found = top_cosine(broken, items, top_k=4, rows=3, columns=50)
+    assert (found.indices[2] == NOTHING).all()
+    assert np.isneginf(found.scores[2]).all()
+    others = [0, 1, 3, 4, 5]
+    assert (found.indices[others] == whole.indices[others]).all()
+
+
+def test_a_screen_of_torch_changes_no_bit() -> None:
+    rng = np.random.default_rng(6)
+    queries, items = unit(rng, 40, 32), unit(rng, 900, 32)
+    ours = top_cosine(queries, items, top_k=7, rows=16, columns=128)
+    theirs = top_cosine(queries, items, top_k=7, rows=16, columns=128, screen=GpuScreen("cpu", held=2))
+    np.testing.assert_array_equal(ours.indices, theirs.indices)
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+def test_a_threshold_leaves_fewer_concepts_and_a_high_one_none() -> None:
+    bank = ConceptBank(phrases=("dog", "cat", "sky"), vectors=np.eye(3, dtype=np.float16), digest="x")
+    found = select_concepts(np.array([[0.6, 0.8, 0.0], [0.0, 1.0, 0.0]]), bank, top_k=3, min_score=0.5)
+    assert found.indices.tolist() == [[1, 0, NOTHING], [1, NOTHING, NOTHING]]
+    assert (select_concepts(np.eye(3), bank, top_k=2, min_score=1.1).indices == NOTHING).all()
+
+
+def test_near_synonyms_give_way_to_the_next_best_that_is_unlike() -> None:
+    rng = np.random.default_rng(7)
+    things = unit(rng, 40, 32)
+    vectors = np.repeat(things, 6, axis=0) + 0.01 * rng.standard_normal((240, 32))  # six words for each thing
+    bank = ConceptBank(phrases=tuple(map(str, range(240))), vectors=vectors.astype(np.float16), digest="x")
+    pictures = unit(rng, 9, 32)
+    plain = select_concepts(pictures, bank, top_k=5)
+    assert max(len(set(row // 6)) for row in plain.indices) < 5
+    varied = select_concepts(pictures, bank, top_k=5, max_likeness=0.9)
+    for row, first in zip(varied.indices, plain.indices[:, 0], strict=True):
+        assert len(set((row // 6).tolist())) == 5
+        assert row[0] == first  # the best stays the best
+
+
+def test_variety_ends_with_the_vocabulary() -> None:
+    bank = ConceptBank(
+        phrases=("dog", "dogs", "sky"), vectors=np.array([[1, 0], [1, 0], [0, 1]], np.float16), digest="x"
+    )
+    found = select_concepts(np.array([[0.9, 0.1]]), bank, top_k=3, max_likeness=0.95)
+    assert found.indices.tolist() == [[0, 2, NOTHING]]
+
+
+def test_walking_down_a_ranking_keeps_what_is_unlike() -> None:
+    likeness = np.array([[1, 0.95, 0.1], [0.95, 1, 0.2], [0.1, 0.2, 1]])
+    assert unlike_first([0.9, 0.8, 0.7], likeness, top_k=3, max_likeness=0.9) == [0, 2]
+    assert unlike_first([0.9, -np.inf, -np.inf], likeness, top_k=3, max_likeness=0.9) == [0]
