@@ -47,8 +47,8 @@ def draw_negatives(image_similarity: Tensor, text_similarity: Tensor, *, same: T
         image_weights = softmax(text_similarity[:, :batch].float(), dim=1).masked_fill(same, 0.0)
         text_weights = softmax(image_similarity[:, :batch].float(), dim=1).masked_fill(same, 0.0)
         return Negatives(
-            images=_draw(image_weights, ~same, noise[:, 0]),
-            texts=_draw(text_weights, ~same, noise[:, 1]),
+            images=draw(image_weights, ~same, noise[:, 0]),
+            texts=draw(text_weights, ~same, noise[:, 1]),
             image_weights=image_weights,
             text_weights=text_weights,
             usable=~same.all(dim=1),
@@ -72,7 +72,17 @@ def match_loss(logits: Tensor, usable: Tensor) -> Tensor:
     return (cross_entropy(logits.float(), labels, reduction="none") * counted).sum() / counted.sum()
 
 
-def _draw(weights: Tensor, allowed: Tensor, noise: Tensor) -> Tensor:
+def draw(weights: Tensor, allowed: Tensor, noise: Tensor) -> Tensor:
+    """Draw one column per row.
+
+    Args:
+        weights: (B, C) how likely each column is, up to a factor per row; zero where not allowed.
+        allowed: (B, C) bool.
+        noise: (B,) uniform in [0, 1).
+
+    Returns:
+        (B,) columns; without meaning in a row where none is allowed.
+    """
     # Where the pair's own similarity took all of the softmax, nothing is left of the others: any of them will do.
     weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, allowed.to(weights.dtype))
     cumulative = weights.cumsum(1)

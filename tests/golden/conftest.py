@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from model.families.vicha import Config
-from model.families.vicha.batch import PairBatch
+from model.families.vicha import build as build_vicha
+from model.families.vicha.batch import PairBatch, Pictures
 from model.families.vicha.model import Vicha
+from model.families.vicha.published import export_published, import_published, published_names
 
 HERE = Path(__file__).parent
 COMMITTED = HERE / "cases"
@@ -96,12 +98,20 @@ def _lists(case: Case, key: str) -> bool:
     return isinstance(found, list) and bool(found) and isinstance(found[0], dict) and key in found[0]
 
 
+def _labels_one_picture(case: Case) -> bool:
+    return {"targets", "image"} <= case.inputs.keys() and "labels" in case.config
+
+
 KINDS: dict[str, Callable[[Case], bool]] = {
     "vicha/pretrain": _is_pretraining,
     "vicha/pretrain_three_steps": lambda case: "config_case" in case.config and "step0.mlm_labels" in case.inputs,
     "vicha/pretrain_two_ranks": lambda case: "config_case" in case.config and "rank1.mlm_labels" in case.inputs,
     "vicha/retrieval": lambda case: {"train.idx_queue", "eval.text_input_ids"} <= case.inputs.keys(),
     "vicha/grounding": lambda case: {"block_num_itm", "block_num_itc"} <= case.config.keys(),
+    "vicha/vqa": lambda case: {"candidate_input_ids", "answers_per_question"} <= case.inputs.keys(),
+    "vicha/entailment": _labels_one_picture,
+    "vicha/nlvr2": lambda case: {"targets", "image_pair"} <= case.inputs.keys(),
+    "vicha/text_assignment": lambda case: "image_pair_idx" in case.inputs,
     "vicha/pos_embed": lambda case: "interpolations" in case.config,
     "vicha/lr_schedule": lambda case: "steps_per_epoch" in _first(case, "schedules"),
     "vicha/optimizer_groups": lambda case: case.expects("groups", "model_case"),
@@ -184,7 +194,9 @@ def vicha_config(published: Mapping[str, Any], **parts: Any) -> Config:
             "alpha": published["alpha"],
             # The published fine-tuning compares identities and does not clamp.
             **({} if pretraining else {"targets": "identity", "temperature_range": None}),
-        },
+        }
+        if "queue_size" in published
+        else {},
         "masked_text": {"probability": published["mlm_probability"]} if pretraining else None,
         "hierarchy": {
             "weight": hierarchy["weight"],
@@ -215,6 +227,74 @@ def vicha_config(published: Mapping[str, Any], **parts: Any) -> Config:
         "concepts": {"layers": keywords["num_hidden_layers"], "max_tokens": min(55, positions)} if keywords else None,
     }
     return Config.model_validate(data | parts)
+
+
+@pytest.fixture
+def tuned_family() -> Callable[..., Any]:
+    """Build the fine-tuned model of a case with the case's weights, with or without concepts.
+
+    Returns a function of the case and of our `head`; it checks that nothing but concepts is left over.
+    """
+
+    def build(case: Case, head: Mapping[str, Any], *, concepts: bool) -> Any:
+        config = vicha_config(case.config, head=dict(head), **({} if concepts else {"concepts": None}))
+        family: Any = build_vicha(config)
+        report = import_published(family, case.weights())
+        assert not report.missing
+        assert not report.resized
+        assert all(name.startswith("kw_") for name in report.unexpected), report.unexpected
+        assert bool(report.unexpected) is not concepts
+        family.train()
+        return family
+
+    return build
+
+
+@pytest.fixture
+def shown() -> Callable[..., Pictures]:
+    """The pictures of a case with their concepts; masks that a case leaves out are "id is not padding"."""
+
+    def build(inputs: Mapping[str, Tensor], pixels: Tensor, words: str | None) -> Pictures:
+        if words is None:
+            return Pictures(pixels=pixels)
+        ids = inputs[f"{words}_input_ids"]
+        mask = inputs.get(f"{words}_attention_mask", ids != 0)
+        return Pictures(pixels=pixels, concept_ids=ids, concept_mask=mask.bool())
+
+    return build
+
+
+@pytest.fixture
+def same_gradients() -> Callable[..., None]:
+    """Compare every gradient's norm with a case's file, by released names."""
+
+    def compare(family: Any, norms: Mapping[str, float]) -> None:
+        released = published_names(family.config)
+        found = {released[name][0]: value.grad for name, value in family.named_parameters() if value.grad is not None}
+        trainable = {released[name][0] for name, value in family.named_parameters() if value.requires_grad}
+        assert found.keys() == trainable == norms.keys()
+        for name, norm in norms.items():
+            assert found[name].norm().item() == pytest.approx(norm, rel=1e-3, abs=1e-6), name
+
+    return compare
+
+
+@pytest.fixture
+def same_state(close: Callable[..., None]) -> Callable[..., None]:
+    """Compare what a case holds of the twin after a step, which it must for the variant with concepts."""
+
+    def compare(case: Case, family: Any) -> None:
+        if family.config.concepts is None:
+            return  # what a case stores is the state after its step with concepts
+        state, checked = export_published(family), 0
+        for name, expected in case.expected.items():
+            kind, _, published = name.partition(".")
+            if kind == "momentum_after":
+                close(state[published], expected, name, atol=1e-6)
+                checked += 1
+        assert checked
+
+    return compare
 
 
 @pytest.fixture
@@ -250,6 +330,8 @@ def pair_batch() -> Callable[..., PairBatch]:
             patch_noise=given.get("mim_noise"),
             image_negatives=given.get("itm_neg_image_idx"),
             text_negatives=given.get("itm_neg_text_idx"),
+            assigned=given.get("assigned"),
+            assigned_labels=given.get("assigned_labels"),
         )
 
     return build

@@ -25,6 +25,7 @@ takes batches that do not divide its length.
 from __future__ import annotations
 
 from model.families.vicha.config import Config
+from model.families.vicha.heads import AnswersHead, AssignHead, ClassesHead, CompareHead
 from model.family import Family, Processor
 from model.tokenizer import WordPiece
 
@@ -32,15 +33,34 @@ __all__ = ["Config", "build", "build_processor"]
 
 
 def build(config: Config) -> Family:
-    """Build the family with fresh weights from torch's global generator."""
-    from model.families.vicha.model import Vicha
+    """Build the family with fresh weights from torch's global generator: the model on pairs, or a head's own."""
+    family: Family
+    match config.head:
+        case None:
+            from model.families.vicha.model import Vicha
 
-    family: Family = Vicha(config)
+            family = Vicha(config)
+        case AnswersHead():
+            from model.families.vicha.answers import VichaAnswers
+
+            family = VichaAnswers(config)
+        case ClassesHead():
+            from model.families.vicha.classes import VichaClasses
+
+            family = VichaClasses(config)
+        case CompareHead():
+            from model.families.vicha.compare import VichaCompare
+
+            family = VichaCompare(config)
+        case AssignHead():
+            from model.families.vicha.assign import VichaAssign
+
+            family = VichaAssign(config)
     return family
 
 
 def build_processor(config: Config, tokenizer: WordPiece) -> Processor:
-    """Build what turns pairs into this family's batches.
+    """Build what turns examples into this family's batches.
 
     Raises:
         ValueError: the tokenizer's vocabulary is not the one the family is built for.

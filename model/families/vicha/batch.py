@@ -1,7 +1,8 @@
-"""What a ViCHA step eats: pictures, texts and concepts of B pairs, with every random choice already made."""
+"""What a ViCHA step eats: pictures, texts and concepts, with every random choice already made."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -10,7 +11,30 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairBatch:
+class Tensors:
+    """Tensors that move together; other fields stay."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Move all tensors together."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Pin all tensors, for transfers that do not block."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changed: dict[str, object] = {}
+        for name in (each.name for each in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                changed[name] = change(value)
+            elif isinstance(value, Tensors):
+                changed[name] = value._each(change)
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairBatch(Tensors):
     """B pairs. Whatever a step draws at random stands here, so that a batch says all about its step but dropout."""
 
     keys: tuple[str, ...]
@@ -27,19 +51,62 @@ class PairBatch:
     match_noise: Tensor | None = None  # (B, 2) uniform: draws a text's picture and a picture's text
     image_negatives: Tensor | None = None  # (B,) the picture for each text, instead of a draw
     text_negatives: Tensor | None = None  # (B,) the text for each picture, instead of a draw
+    assign_noise: Tensor | None = None  # (B, 3) uniform: whether a text sees its own picture, and which others
+    assigned: Tensor | None = None  # (B, 2) the two pictures of each text, instead of a draw
+    assigned_labels: Tensor | None = None  # (B,) 0: the first is its own, 1: the second, 2: neither
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """Move all tensors together."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
-        """Pin all tensors, for transfers that do not block."""
-        return self._each(lambda tensor: tensor.pin_memory())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures(Tensors):
+    """B pictures and their concepts."""
 
-    def _each(self, change: object) -> Self:
-        assert callable(change)
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: change(value) for name, value in tensors.items() if isinstance(value, Tensor)})
+    pixels: Tensor  # (B, 3, H, W) uint8, normalised in the model; floats pass as already normalised
+    concept_ids: Tensor | None = None  # (B, K)
+    concept_mask: Tensor | None = None  # (B, K) bool
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassesBatch(Tensors):
+    """B texts about a picture each, and the class of each."""
+
+    keys: tuple[str, ...]
+    pictures: Pictures
+    text_ids: Tensor  # (B, T)
+    text_mask: Tensor  # (B, T) bool
+    labels: Tensor | None = None  # (B,); `None` where nobody knows them
+    weights: Tensor | None = None  # (B,) of the examples' losses; `None`: 1 each
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareBatch(ClassesBatch):
+    """B sentences about two pictures each; label 1 is true."""
+
+    second_pictures: Pictures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswersBatch(Tensors):
+    """B questions about a picture each, and A answers to learn, those of a question in consecutive rows."""
+
+    keys: tuple[str, ...]
+    pictures: Pictures
+    text_ids: Tensor  # (B, T) questions
+    text_mask: Tensor  # (B, T) bool
+    answer_ids: Tensor | None = None  # (A, Ta): class token, answer, [SEP], padding
+    answer_mask: Tensor | None = None  # (A, Ta) bool
+    answer_owners: Tensor | None = None  # (A,) which question
+    answer_weights: Tensor | None = None  # (A,)
+    target_positions: Tensor | None = None  # (M,) flat in A * Ta, ascending: where a real token follows
+    target_ids: Tensor | None = None  # (M,) the tokens that follow
+
+    def __len__(self) -> int:
+        return len(self.keys)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import PositiveInt, model_validator
 
 from model.config import Config as BaseConfig
+from model.families.vicha.heads import Head
 from model.objectives.contrast import ContrastConfig
 from model.objectives.hierarchy import HierarchyConfig
 from model.objectives.masked_image import MaskedImageConfig
@@ -19,6 +20,8 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 Padding = Literal["longest", "fixed"]
+
+OPTIONAL_OBJECTIVES = ("hierarchy", "masked_text", "masked_image")
 
 
 class ConceptsConfig(BaseConfig):
@@ -59,6 +62,28 @@ class Config(BaseConfig):
     masked_text: MaskedTextConfig | None = MaskedTextConfig()
     masked_image: MaskedImageConfig | None = MaskedImageConfig()
     concepts: ConceptsConfig | None = ConceptsConfig()
+    # A task's own head takes the place of all objectives on pairs; then these three are off by default.
+    head: Head | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_head_turns_objectives_off(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("head") is not None:
+            return dict.fromkeys(OPTIONAL_OBJECTIVES) | data
+        return data
+
+    @model_validator(mode="after")
+    def _a_head_stands_alone(self) -> Self:
+        if self.head is not None:
+            default = {"contrast": ContrastConfig(), "match": MatchConfig()}
+            named = [name for name in OPTIONAL_OBJECTIVES if getattr(self, name) is not None]
+            named += [name for name, settings in default.items() if getattr(self, name) != settings]
+            if named:
+                raise ValueError(
+                    f"head.kind {self.head.kind!r} trains on its own task alone, so {' and '.join(named)} would have no "
+                    "effect; leave them out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

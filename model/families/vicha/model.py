@@ -234,15 +234,8 @@ class Vicha(Family):
             raise ValueError("this batch holds no pictures; give every example one picture")
         return self.normalise(batch.pixels)  # type: ignore[no-any-return]
 
-    def _concepts(self, towers: Towers, batch: PairBatch) -> ConceptStates | None:
-        if towers.concepts is None:
-            return None
-        if batch.concept_ids is None or batch.concept_mask is None:
-            raise ValueError("this batch holds no concepts, which the family is configured to see")
-        return towers.concepts(batch.concept_ids, batch.concept_mask)  # type: ignore[no-any-return]
-
     def _look(self, towers: Towers, batch: PairBatch, patches: Tensor, *, masked: bool) -> Side:
-        concepts = self._concepts(towers, batch)
+        concepts = towers.note(batch.concept_ids, batch.concept_mask)
         seen = towers.see(patches, concepts)
         read, read_masked = towers.read_twice(batch.text_ids, batch.masked_ids if masked else None, batch.text_mask)
         return Side(
@@ -341,7 +334,8 @@ class Vicha(Family):
         towers = self.student
         found: dict[str, Tensor] = {}
         if request.images:
-            seen = towers.see(towers.image.embed(self._pixels(batch)), self._concepts(towers, batch))
+            concepts = towers.note(batch.concept_ids, batch.concept_mask)
+            seen = towers.see(towers.image.embed(self._pixels(batch)), concepts)
             found |= {"image_features": towers.image_features(seen.top), "image_states": seen.top}
         if request.texts:
             read = towers.text(batch.text_ids, batch.text_mask)

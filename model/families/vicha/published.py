@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from model.checkpoints import ImportReport, fill
 from model.families.vicha.config import Config
+from model.families.vicha.finetuned import Finetuned
+from model.families.vicha.heads import AnswersHead, AssignHead, ClassesHead, CompareHead, DistilConfig
 from model.families.vicha.model import Vicha
 from model.objectives.masked_image import MaskedImageConfig
 from model.positions import sincos_positions
@@ -42,6 +45,21 @@ def published_names(config: Config) -> Names:
 
     The first released name is the one under which the released model lists the parameter; the others are ties.
     """
+    match config.head:
+        case None:
+            return _pair_names(config)
+        case AnswersHead() as head:
+            layers = head.layers or config.text.layers - config.text.fusion_layer
+            return _both_sides(head.distil, lambda ours, suffix: _answerer(config, layers, ours, suffix))
+        case ClassesHead() as head:
+            return _both_sides(head.distil, lambda ours, suffix: _classifier(config, ours, suffix))
+        case CompareHead() as head:
+            return _both_sides(head.distil, lambda ours, suffix: _comparer(config, ours, suffix))
+        case AssignHead():
+            return _assigner(config)
+
+
+def _pair_names(config: Config) -> Names:
     names: Names = {"temperature": ("temp",), **_linear("match", "itm_head")}
     for ours, suffix in (("student", ""), ("twin", "_m")):
         names |= _towers(config, ours, suffix)
@@ -57,7 +75,40 @@ def published_names(config: Config) -> Names:
     return names | {f"queue.{ours}": (theirs,) for ours, theirs in queue.items()}
 
 
-def import_published(family: Vicha, tensors: Mapping[str, Tensor]) -> ImportReport:
+def _both_sides(distil: DistilConfig | None, names: Callable[[str, str], Names]) -> Names:
+    return names("student", "") | (names("twin", "_m") if distil is not None else {})
+
+
+def _answerer(config: Config, layers: int, ours: str, suffix: str) -> Names:
+    decoder = f"text_decoder{suffix}"
+    names = _reader(config, ours, suffix, bert=f"text_encoder{suffix}")
+    names |= _embedding(f"{ours}.decoder.embedding", f"{decoder}.bert.embeddings")
+    for layer in range(layers):
+        names |= _named(f"{ours}.decoder.layers.{layer}", f"{decoder}.bert.encoder.layer.{layer}", _TEXT | _CROSS)
+    return names | _words(f"{ours}.decoder.words", f"{ours}.decoder.embedding", f"{decoder}.cls", names)
+
+
+def _classifier(config: Config, ours: str, suffix: str) -> Names:
+    names = _reader(config, ours, suffix, bert=f"text_encoder{suffix}")
+    return names | _head(ours, suffix)
+
+
+def _comparer(config: Config, ours: str, suffix: str) -> Names:
+    names = _reader(config, ours, suffix, bert=f"text_encoder{suffix}", fusion_layers_each=2)
+    return names | _head(ours, suffix)
+
+
+def _assigner(config: Config) -> Names:
+    names = _reader(config, "student", "", bert="text_encoder", fusion_layers_each=2)
+    names |= _linear("student.image_projection", "vision_proj") | _linear("student.text_projection", "text_proj")
+    return names | _linear("student.head", "ta_head") | {"student.temperature": ("temp",)}
+
+
+def _head(ours: str, suffix: str) -> Names:
+    return _linear(f"{ours}.head.hidden", f"cls_head{suffix}.0") | _linear(f"{ours}.head.out", f"cls_head{suffix}.2")
+
+
+def import_published(family: Vicha | Finetuned[Any], tensors: Mapping[str, Tensor]) -> ImportReport:
     """Fill a family from released tensors.
 
     Released pretraining files say `text_encoder.bert.…` where fine-tuned ones say `text_encoder.…`; both are taken.
@@ -77,7 +128,7 @@ def import_published(family: Vicha, tensors: Mapping[str, Tensor]) -> ImportRepo
         if found:
             ours[name] = given[found[0]]
     report = fill(family, ours, grids=family.position_grids())
-    if not any(name.startswith("twin.") for name in report.loaded):
+    if family.twin is not None and not any(name.startswith("twin.") for name in report.loaded):
         family.twin.load_state_dict(family.student.state_dict())
     unexpected = tuple(sorted(original[name] for name in set(given) - used))
     return ImportReport(
@@ -85,7 +136,7 @@ def import_published(family: Vicha, tensors: Mapping[str, Tensor]) -> ImportRepo
     )
 
 
-def export_published(family: Vicha) -> dict[str, Tensor]:
+def export_published(family: Vicha | Finetuned[Any]) -> dict[str, Tensor]:
     """Give a family's tensors their released names, tied copies and computed tables included."""
     state = family.state_dict()
     config = family.config
@@ -103,8 +154,18 @@ def export_published(family: Vicha) -> dict[str, Tensor]:
 
 
 def _towers(config: Config, ours: str, suffix: str) -> Names:
-    image, text, concept = f"visual_encoder{suffix}", f"text_encoder{suffix}", f"kw_encoder{suffix}"
-    bert = f"{text}.bert" if config.masked_text is not None else text
+    text = f"text_encoder{suffix}"
+    names = _reader(config, ours, suffix, bert=f"{text}.bert" if config.masked_text is not None else text)
+    names |= _linear(f"{ours}.image_projection", f"vision_proj{suffix}")
+    names |= _linear(f"{ours}.text_projection", f"text_proj{suffix}")
+    if config.masked_text is not None:
+        names |= _words(f"{ours}.words", f"{ours}.text.embedding", f"{text}.cls", names)
+    return names
+
+
+def _reader(config: Config, ours: str, suffix: str, *, bert: str, fusion_layers_each: int = 1) -> Names:
+    """Name the towers of one side; each fusion layer of pretraining may have become several."""
+    image, concept = f"visual_encoder{suffix}", f"kw_encoder{suffix}"
     names: Names = {
         f"{ours}.image.class_token": (f"{image}.cls_token",),
         f"{ours}.image.positions": (f"{image}.pos_embed",),
@@ -112,27 +173,30 @@ def _towers(config: Config, ours: str, suffix: str) -> Names:
         **_vision_layers(f"{ours}.image.layers", f"{image}.blocks", config.vision.depth),
         **_linear(f"{ours}.image.norm", f"{image}.norm"),
         **_embedding(f"{ours}.text.embedding", f"{bert}.embeddings"),
-        **_linear(f"{ours}.image_projection", f"vision_proj{suffix}"),
-        **_linear(f"{ours}.text_projection", f"text_proj{suffix}"),
     }
-    for layer in range(config.text.layers):
-        theirs = f"{bert}.encoder.layer.{layer}"
-        if layer < config.text.fusion_layer:
-            names |= _named(f"{ours}.text.layers.{layer}", theirs, _TEXT)
-        else:
-            names |= _named(f"{ours}.fusion.layers.{layer - config.text.fusion_layer}", theirs, _TEXT | _CROSS)
+    for layer in range(config.text.fusion_layer):
+        names |= _named(f"{ours}.text.layers.{layer}", f"{bert}.encoder.layer.{layer}", _TEXT)
+    for place in range((config.text.layers - config.text.fusion_layer) * fusion_layers_each):
+        theirs = f"{bert}.encoder.layer.{config.text.fusion_layer + place}"
+        names |= _named(f"{ours}.fusion.layers.{place}", theirs, _TEXT | _CROSS)
     if config.concepts is not None:
         names |= _embedding(f"{ours}.concepts.text.embedding", f"{concept}.embeddings")
         for layer in range(config.concepts.layers):
             names |= _named(f"{ours}.concepts.text.layers.{layer}", f"{concept}.encoder.layer.{layer}", _TEXT)
         names |= _linear(f"{ours}.concepts.project", f"kw_proj{suffix}")
-    if config.masked_text is not None:
-        head = f"{text}.cls.predictions"
-        names |= _linear(f"{ours}.words.dense", f"{head}.transform.dense")
-        names |= _linear(f"{ours}.words.norm", f"{head}.transform.LayerNorm")
-        names[f"{ours}.words.bias"] = (f"{head}.bias", f"{head}.decoder.bias")
-        names[f"{ours}.text.embedding.words.weight"] += (f"{head}.decoder.weight",)
     return names
+
+
+def _words(ours: str, embedding: str, theirs: str, names: Names) -> Names:
+    """Name a head that predicts words; its output matrix is a further name of the word embedding."""
+    head = f"{theirs}.predictions"
+    words = f"{embedding}.words.weight"
+    return {
+        **_linear(f"{ours}.dense", f"{head}.transform.dense"),
+        **_linear(f"{ours}.norm", f"{head}.transform.LayerNorm"),
+        f"{ours}.bias": (f"{head}.bias", f"{head}.decoder.bias"),
+        words: (*names[words], f"{head}.decoder.weight"),
+    }
 
 
 def _masked_image(settings: MaskedImageConfig) -> Names:

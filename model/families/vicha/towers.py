@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from torch.nn.functional import normalize
 from model.families.vicha.config import Config
 from model.towers.image import ImageStates, ImageTower
 from model.towers.text import FusionTower, TextConfig, TextStates, TextTower, WordHead
+
+FusionT = TypeVar("FusionT", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +39,50 @@ class ConceptTower(nn.Module):
         return ConceptStates(hidden=hidden, tokens=self.project(hidden))
 
 
-class Towers(nn.Module):
-    """Picture, concept, text and fusion towers with the projections into the common space."""
+class Reader(nn.Module, Generic[FusionT]):
+    """Picture, concept, text and fusion towers: what every model of the line reads with."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, fusion: Callable[[Config], FusionT]) -> None:
         super().__init__()
-        image_width = config.vision.width
         self.image = ImageTower(config.vision, image_size=config.image_size, patch_size=config.patch_size)
         self.text = TextTower(config.text, layers=config.text.fusion_layer)
-        self.fusion = FusionTower(config.text, picture_width=image_width)
+        self.fusion = fusion(config)
         self.concepts: ConceptTower | None = None
         if config.concepts is not None:
-            self.concepts = ConceptTower(config.text, layers=config.concepts.layers, picture_width=image_width)
-        self.image_projection = nn.Linear(image_width, config.projection)
-        self.text_projection = nn.Linear(config.text.width, config.projection)
-        self.words: WordHead | None = WordHead(config.text) if config.masked_text is not None else None
+            self.concepts = ConceptTower(config.text, layers=config.concepts.layers, picture_width=config.vision.width)
+
+    def note(self, ids: Tensor | None, mask: Tensor | None) -> ConceptStates | None:
+        """Read (B, K) concept ids; `None` where the family sees no concepts.
+
+        Raises:
+            ValueError: the family sees concepts and none are given.
+        """
+        if self.concepts is None:
+            return None
+        if ids is None or mask is None:
+            raise ValueError("this batch holds no concepts, which the family is configured to see")
+        return self.concepts(ids, mask)  # type: ignore[no-any-return]
 
     def see(self, patches: Tensor, concepts: ConceptStates | None) -> ImageStates:
         """Encode (B, P, Dv) embedded patches together with the concept tokens."""
         if concepts is None:
             return self.image(patches)  # type: ignore[no-any-return]
         return self.image(patches, concepts.tokens)  # type: ignore[no-any-return]
+
+
+def one_picture_fusion(config: Config) -> FusionTower:
+    """The fusion tower of models that read one picture at a time."""
+    return FusionTower(config.text, picture_width=config.vision.width)
+
+
+class Towers(Reader[FusionTower]):
+    """A reader with the projections into the common space and the head that predicts words."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, one_picture_fusion)
+        self.image_projection = nn.Linear(config.vision.width, config.projection)
+        self.text_projection = nn.Linear(config.text.width, config.projection)
+        self.words: WordHead | None = WordHead(config.text) if config.masked_text is not None else None
 
     def image_features(self, states: Tensor) -> Tensor:
         """(B, S, Dv) picture states to (B, D) unit features of the class token."""
