@@ -98,7 +98,7 @@ class EpochOrder:
 
     def __init__(
         self,
-        sizes: Sequence[int],
+        sizes: Sequence[int] | Integers,
         *,
         dataset_digest: str,
         seed: int,

@@ -166,14 +166,14 @@ def test_another_batch_size_goes_on_in_a_mixture() -> None:
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (lone((30, 30, 40), seed=4), "the seed 3 and this run has 4"),
+        (lone((30, 30, 40), seed=4), "seed 3 and this run has 4"),
         (lone((30, 30, 40), window=4), "window 16 and this run has 4"),
         (lone((30, 30, 40), lanes=2), "lanes 1 and this run has 2"),
         (lone((30, 30, 40), shuffle=False), "shuffle True and this run has False"),
-        (Stream({"only": spec((30, 30, 40), "d1")}, batch_size=8, seed=3), "dataset digests .*d0.*d1"),
-        (Stream({"else": spec((30, 30, 40))}, batch_size=8, seed=3), "dataset digests .*only.*else"),
-        (Stream({"only": spec((150, 150, 200))}, batch_size=8, seed=3), "item counts .*100.*500"),
-        (Stream({"only": spec((30, 30, 40), weight=2)}, batch_size=8, seed=3), "weights .*100.0.*2.0"),
+        (Stream({"only": spec((30, 30, 40), "d1")}, batch_size=8, seed=3), r"streams\.only is the .*d0 .*100.* is d1"),
+        (Stream({"else": spec((30, 30, 40))}, batch_size=8, seed=3), "mixes only and this run else"),
+        (Stream({"only": spec((150, 150, 200))}, batch_size=8, seed=3), "of 100 items and this run's is .*of 500"),
+        (Stream({"only": spec((30, 30, 40), weight=2)}, batch_size=8, seed=3), "weight 100.0 .*2.0"),
     ],
 )
 def test_the_state_of_another_order_is_refused_by_what_differs(other: Stream, said: str) -> None:
