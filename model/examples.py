@@ -76,10 +76,11 @@ class Locate(Example):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compare(Example):
-    """A sentence about two pictures, true or false."""
+    """A sentence about two pictures, true or false. `concepts` are the first picture's."""
 
     text: str
     label: bool | None
+    second_concepts: tuple[str, ...] = ()  # the second picture's, best first
 
 
 def stack_images(examples: list[Example] | tuple[Example, ...], position: int = 0) -> Tensor:

@@ -65,7 +65,15 @@ def build_processor(config: Config, tokenizer: WordPiece) -> Processor:
     Raises:
         ValueError: the tokenizer's vocabulary is not the one the family is built for.
     """
+    from model.families.vicha.head_processors import AnswersProcessor, ClassesProcessor, CompareProcessor
     from model.families.vicha.processor import VichaProcessor
 
-    processor: Processor = VichaProcessor(config, tokenizer)
-    return processor
+    match config.head:
+        case AnswersHead():
+            return AnswersProcessor(config, tokenizer)
+        case ClassesHead():
+            return ClassesProcessor(config, tokenizer)
+        case CompareHead():
+            return CompareProcessor(config, tokenizer)
+        case AssignHead() | None:
+            return VichaProcessor(config, tokenizer)

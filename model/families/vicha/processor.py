@@ -1,9 +1,13 @@
-"""From pairs to a ViCHA batch: texts and concepts to ids, and every random choice of the step."""
+"""From pairs to a ViCHA batch: texts and concepts to ids, and every random choice of the step.
+
+What the other processors of the line share with this one is the base class; they are in `head_processors`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,8 +17,11 @@ from torch import Tensor
 from model.examples import Example, Paired, View, stack_images
 from model.families.vicha.batch import PairBatch
 from model.families.vicha.config import Config, Padding
+from model.families.vicha.heads import AssignHead
 from model.text_cleaning import clean_caption
 from model.tokenizer import WordPiece, pad
+
+ExampleT = TypeVar("ExampleT", bound=Example)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +32,11 @@ class Draws:
     words: NDArray[np.float64]  # (3, T) for each token: is it hidden, how is it shown, which word instead
     concepts: NDArray[np.float64]  # (n,) which concepts are drawn
     patches: NDArray[np.float32]  # (P,)
+    assign: NDArray[np.float32]  # (3,)
 
 
-class VichaProcessor:
-    """Holds the tokenizer and the family's config; runs in loader workers."""
+class PictureTextProcessor:
+    """Holds the tokenizer and the family's config; makes token ids of texts and concepts. Runs in loader workers."""
 
     def __init__(self, config: Config, tokenizer: WordPiece) -> None:
         if len(tokenizer) != config.text.vocab_size:
@@ -39,6 +47,59 @@ class VichaProcessor:
         self.config = config
         self.tokenizer = tokenizer
         self.view = View(image_size=config.image_size, mean=config.pixel_mean, std=config.pixel_std)
+
+    def check_sizes(self, examples: Sequence[Example]) -> None:
+        """Refuse a picture of another size by its example's key.
+
+        Raises:
+            ValueError: a picture is not as the view says.
+        """
+        size = self.config.image_size
+        for example in examples:
+            for image in example.images:
+                if image.shape != (3, size, size):
+                    raise ValueError(
+                        f"{example.key}: picture of shape {tuple(image.shape)} where (3, {size}, {size}) is expected; "
+                        "crop and resize it to the processor's view"
+                    )
+
+    def concepts(
+        self, words: Sequence[Sequence[str]], draws: Sequence[NDArray[np.float64]] | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Cut concepts into tokens.
+
+        Args:
+            words: of each picture, best first.
+            draws: for each picture `concepts.draw` uniform numbers, which choose its concepts in training; `None` in
+                evaluation.
+
+        Returns:
+            (B, K) ids and mask, or `None` twice where the family sees no concepts.
+        """
+        settings = self.config.concepts
+        if settings is None:
+            return None, None
+        chosen = [tuple(each) for each in words]
+        if draws is not None and settings.draw is not None:
+            chosen = [
+                tuple(each[int(place * len(each))] for place in draw) if each else ()
+                for each, draw in zip(chosen, draws, strict=True)
+            ]
+        joint = " " if settings.separator == "space" else " [SEP] "
+        rows = self.tokenizer.encode_batch([joint.join(each) for each in chosen], max_tokens=settings.max_tokens)
+        padding = settings.eval_padding if draws is None else settings.train_padding
+        return self.pad(rows, settings.max_tokens, padding)
+
+    def pad(self, rows: Sequence[Sequence[int]], longest: int, padding: Padding) -> tuple[Tensor, Tensor]:
+        """Stack rows of ids, to the longest of them or to a fixed length."""
+        return pad(rows, pad_id=self.tokenizer.pad_id, length=longest if padding == "fixed" else None)
+
+
+class VichaProcessor(PictureTextProcessor):
+    """Makes batches of pairs."""
+
+    def __init__(self, config: Config, tokenizer: WordPiece) -> None:
+        super().__init__(config, tokenizer)
         self.patches = (config.image_size // config.patch_size) ** 2
 
     def __call__(self, examples: Sequence[Example], seeds: Sequence[int], *, train: bool = True) -> PairBatch:
@@ -54,14 +115,18 @@ class VichaProcessor:
             ValueError: an example is no pair, weighs other than 1, or has a picture of another size; or there is not
                 one seed per example.
         """
-        if len(seeds) != len(examples):
-            raise ValueError(f"{len(seeds)} seeds given for {len(examples)} examples; give one each")
-        pairs = [self._pair(example) for example in examples]
+        pairs = of_kind(examples, Paired, seeds)
+        for pair in pairs:
+            if pair.weight != 1.0:
+                raise ValueError(f"{pair.key}: weighs {pair.weight}, but pairs are not weighted; weight the stream")
+        self.check_sizes(pairs)
         texts = [clean_caption(pair.text, max_words=self.config.cleaning.max_words) for pair in pairs]
         rows = self.tokenizer.encode_batch(texts, max_tokens=self.config.cleaning.max_tokens)
-        text_ids, text_mask = self._pad(rows, self.config.cleaning.max_tokens, "longest" if train else "fixed")
+        text_ids, text_mask = self.pad(rows, self.config.cleaning.max_tokens, "longest" if train else "fixed")
         draws = [self._draw(seed, len(row)) for seed, row in zip(seeds, rows, strict=True)] if train else []
-        concept_ids, concept_mask = self._concepts(pairs, draws, train=train)
+        concept_ids, concept_mask = self.concepts(
+            [pair.concepts for pair in pairs], [draw.concepts for draw in draws] if train else None
+        )
         masked_ids, positions, targets = self._hide_words(text_ids, rows, draws)
         return PairBatch(
             keys=tuple(pair.key for pair in pairs),
@@ -76,21 +141,10 @@ class VichaProcessor:
             masked_targets=targets,
             patch_noise=_stacked([draw.patches for draw in draws]) if self.config.masked_image else None,
             match_noise=_stacked([draw.match for draw in draws]),
+            assign_noise=_stacked([draw.assign for draw in draws])
+            if isinstance(self.config.head, AssignHead)
+            else None,
         )
-
-    def _pair(self, example: Example) -> Paired:
-        if not isinstance(example, Paired):
-            raise ValueError(f"{example.key}: family 'vicha' reads Paired examples, not {type(example).__name__}")
-        if example.weight != 1.0:
-            raise ValueError(f"{example.key}: weighs {example.weight}, but pairs are not weighted; weight the stream")
-        size = self.config.image_size
-        for image in example.images:
-            if image.shape != (3, size, size):
-                raise ValueError(
-                    f"{example.key}: picture of shape {tuple(image.shape)} where (3, {size}, {size}) is expected; "
-                    "crop and resize it to the processor's view"
-                )
-        return example
 
     def _draw(self, seed: int, tokens: int) -> Draws:
         rng = np.random.default_rng(seed)
@@ -101,23 +155,8 @@ class VichaProcessor:
             words=rng.random((3, tokens)),
             concepts=rng.random(wanted or 0),
             patches=rng.random(self.patches, dtype=np.float32),
+            assign=rng.random(3, dtype=np.float32),
         )
-
-    def _concepts(
-        self, pairs: Sequence[Paired], draws: Sequence[Draws], *, train: bool
-    ) -> tuple[Tensor | None, Tensor | None]:
-        settings = self.config.concepts
-        if settings is None:
-            return None, None
-        chosen = [pair.concepts for pair in pairs]
-        if train and settings.draw is not None:
-            chosen = [
-                tuple(words[int(place * len(words))] for place in draw.concepts) if words else ()
-                for words, draw in zip(chosen, draws, strict=True)
-            ]
-        joint = " " if settings.separator == "space" else " [SEP] "
-        rows = self.tokenizer.encode_batch([joint.join(words) for words in chosen], max_tokens=settings.max_tokens)
-        return self._pad(rows, settings.max_tokens, settings.train_padding if train else settings.eval_padding)
 
     def _hide_words(
         self, text_ids: Tensor, rows: Sequence[Sequence[int]], draws: Sequence[Draws]
@@ -140,8 +179,22 @@ class VichaProcessor:
         positions = torch.tensor(places, dtype=torch.long)
         return hidden, positions, text_ids.flatten()[positions]
 
-    def _pad(self, rows: Sequence[Sequence[int]], longest: int, padding: Padding) -> tuple[Tensor, Tensor]:
-        return pad(rows, pad_id=self.tokenizer.pad_id, length=longest if padding == "fixed" else None)
+
+def of_kind(examples: Sequence[Example], kind: type[ExampleT], seeds: Sequence[int]) -> list[ExampleT]:
+    """Check that all examples are of one kind and have a seed each.
+
+    Raises:
+        ValueError: one is of another kind, or there is not one seed per example.
+    """
+    if len(seeds) != len(examples):
+        raise ValueError(f"{len(seeds)} seeds given for {len(examples)} examples; give one each")
+    found = [example for example in examples if isinstance(example, kind)]
+    if len(found) != len(examples):
+        odd = next(example for example in examples if not isinstance(example, kind))
+        raise ValueError(
+            f"{odd.key}: this vicha reads {kind.__name__} examples, not {type(odd).__name__}; choose a task that fits its head"
+        )
+    return found
 
 
 def _stacked(rows: Sequence[NDArray[np.float32]]) -> Tensor | None:

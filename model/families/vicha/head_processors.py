@@ -1,0 +1,193 @@
+"""From questions, texts with classes and statements about two pictures to the batches of the fine-tuned models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.examples import Classify, Compare, Example, Generate, stack_images
+from model.families.vicha.answers import RankTokens
+from model.families.vicha.batch import AnswersBatch, ClassesBatch, CompareBatch, Pictures
+from model.families.vicha.config import Config
+from model.families.vicha.heads import AnswersHead, ClassesHead
+from model.families.vicha.processor import PictureTextProcessor, of_kind
+from model.family import Rank
+from model.objectives.answers import answer_texts
+from model.text_cleaning import clean_caption, clean_question
+from model.tokenizer import SEP, WordPiece, pad
+
+Draws = list[NDArray[np.float64]]  # for each picture, the numbers that choose its concepts
+
+
+class HeadProcessor(PictureTextProcessor):
+    """What the three share: pictures with concepts, and texts padded to the longest of the batch.
+
+    Padding of texts is masked everywhere, so their length changes no number; that of concepts is seen by the picture
+    tower, and follows `concepts.…_padding`.
+    """
+
+    def pictures(
+        self, examples: Sequence[Example], words: Sequence[Sequence[str]], draws: Draws | None, *, position: int = 0
+    ) -> Pictures:
+        """Stack one picture of each example with its concepts.
+
+        Raises:
+            ValueError: an example lacks that picture, or it has another size than the view says.
+        """
+        for example in examples:
+            if len(example.images) <= position:
+                raise ValueError(
+                    f"{example.key}: has {len(example.images)} pictures and picture {position} is asked for"
+                )
+        self.check_sizes(examples)
+        ids, mask = self.concepts(words, draws)
+        return Pictures(pixels=stack_images(tuple(examples), position), concept_ids=ids, concept_mask=mask)
+
+    def texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Cut cleaned texts into tokens: (B, T) ids and mask."""
+        rows = self.tokenizer.encode_batch(texts, max_tokens=self.config.cleaning.max_tokens)
+        return self.pad(rows, self.config.cleaning.max_tokens, "longest")
+
+    def captions(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Clean sentences as captions are cleaned, and cut them into tokens."""
+        return self.texts([clean_caption(text, max_words=self.config.cleaning.max_words) for text in texts])
+
+    def draw(self, seeds: Sequence[int], *, sets: int = 1) -> list[Draws]:
+        """Draw concepts for `sets` pictures of each example, from its seed alone."""
+        wanted = (self.config.concepts.draw if self.config.concepts else None) or 0
+        drawn = [np.random.default_rng(seed).random((sets, wanted)) for seed in seeds]
+        return [[each[place] for each in drawn] for place in range(sets)]
+
+
+class ClassesProcessor(HeadProcessor):
+    """Texts about a picture, each with one of the head's classes."""
+
+    def __init__(self, config: Config, tokenizer: WordPiece) -> None:
+        super().__init__(config, tokenizer)
+        assert isinstance(config.head, ClassesHead)
+        self.classes = config.head.classes
+
+    def __call__(self, examples: Sequence[Example], seeds: Sequence[int], *, train: bool = True) -> ClassesBatch:
+        """Make a batch of `Classify` examples.
+
+        Raises:
+            ValueError: an example is of another kind or names other classes than the head, or its picture does not fit.
+        """
+        found = of_kind(examples, Classify, seeds)
+        for example in found:
+            if example.classes != self.classes:
+                raise ValueError(
+                    f"{example.key}: classes {example.classes} where the model tells apart {self.classes}; "
+                    "set family.head.classes to the task's"
+                )
+        text_ids, text_mask = self.captions([example.text for example in found])
+        return ClassesBatch(
+            keys=tuple(example.key for example in found),
+            pictures=self.pictures(found, [each.concepts for each in found], self.draw(seeds)[0] if train else None),
+            text_ids=text_ids,
+            text_mask=text_mask,
+            labels=_labels([example.label for example in found]),
+            weights=_weights(found),
+        )
+
+    def request(self, request: Rank) -> Rank:
+        """Classes are numbers already."""
+        return request
+
+
+class CompareProcessor(HeadProcessor):
+    """Sentences about two pictures, true or false."""
+
+    def __call__(self, examples: Sequence[Example], seeds: Sequence[int], *, train: bool = True) -> CompareBatch:
+        """Make a batch of `Compare` examples.
+
+        Raises:
+            ValueError: an example is of another kind, has not two pictures, or one of another size.
+        """
+        found = of_kind(examples, Compare, seeds)
+        text_ids, text_mask = self.captions([example.text for example in found])
+        first, second = self.draw(seeds, sets=2) if train else (None, None)
+        return CompareBatch(
+            keys=tuple(example.key for example in found),
+            pictures=self.pictures(found, [each.concepts for each in found], first),
+            second_pictures=self.pictures(found, [each.second_concepts for each in found], second, position=1),
+            text_ids=text_ids,
+            text_mask=text_mask,
+            labels=_labels([None if example.label is None else int(example.label) for example in found]),
+            weights=_weights(found),
+        )
+
+    def request(self, request: Rank) -> Rank:
+        """False and true are numbers already."""
+        return request
+
+
+class AnswersProcessor(HeadProcessor):
+    """Questions about a picture, with weighted answers to learn."""
+
+    def __init__(self, config: Config, tokenizer: WordPiece) -> None:
+        super().__init__(config, tokenizer)
+        assert isinstance(config.head, AnswersHead)
+        self.head = config.head
+
+    def __call__(self, examples: Sequence[Example], seeds: Sequence[int], *, train: bool = True) -> AnswersBatch:
+        """Make a batch of `Generate` examples; without answers where none of them has any.
+
+        Raises:
+            ValueError: an example is of another kind, or its picture does not fit; or in training one has no answer.
+        """
+        found = of_kind(examples, Generate, seeds)
+        words = self.head.max_words if train else self.head.eval_max_words
+        text_ids, text_mask = self.texts([clean_question(example.prompt, max_words=words) for example in found])
+        batch = AnswersBatch(
+            keys=tuple(example.key for example in found),
+            pictures=self.pictures(found, [each.concepts for each in found], self.draw(seeds)[0] if train else None),
+            text_ids=text_ids,
+            text_mask=text_mask,
+        )
+        return self._with_answers(batch, found) if train else batch
+
+    def request(self, request: Rank) -> RankTokens:
+        """Cut the candidates of a request into tokens."""
+        ids, mask = self._answers(request.candidates)
+        return RankTokens(candidates=request.candidates, keep=request.keep, ids=ids, mask=mask)
+
+    def _with_answers(self, batch: AnswersBatch, examples: Sequence[Generate]) -> AnswersBatch:
+        for example in examples:
+            if not example.targets:
+                raise ValueError(
+                    f"{example.key}: has no answer to learn; leave questions without answers out of training"
+                )
+        targets = [(row, target) for row, example in enumerate(examples) for target in example.targets]
+        ids, mask = self._answers([target.text for _, target in targets])
+        texts = answer_texts(ids, mask)
+        return replace(
+            batch,
+            answer_ids=ids,
+            answer_mask=mask,
+            answer_owners=torch.tensor([row for row, _ in targets]),
+            answer_weights=torch.tensor([target.weight * examples[row].weight for row, target in targets]),
+            target_positions=texts.positions,
+            target_ids=texts.targets,
+        )
+
+    def _answers(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Answers end with a literal [SEP]; they are cut only where the model has no more positions."""
+        rows = self.tokenizer.encode_batch([text + SEP for text in texts], max_tokens=self.config.text.max_positions)
+        return pad(rows, pad_id=self.tokenizer.pad_id)
+
+
+def _labels(labels: Sequence[int | None]) -> Tensor | None:
+    """Stack labels; `None` where any is unknown, as all are in a test split."""
+    known = [label for label in labels if label is not None]
+    return torch.tensor(known) if len(known) == len(labels) else None
+
+
+def _weights(examples: Sequence[Example]) -> Tensor | None:
+    weights = [example.weight for example in examples]
+    return None if set(weights) == {1.0} else torch.tensor(weights)
