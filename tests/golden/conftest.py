@@ -112,6 +112,7 @@ KINDS: dict[str, Callable[[Case], bool]] = {
     "vicha/entailment": _labels_one_picture,
     "vicha/nlvr2": lambda case: {"targets", "image_pair"} <= case.inputs.keys(),
     "vicha/text_assignment": lambda case: "image_pair_idx" in case.inputs,
+    "vicha/checkpoint_mapping": lambda case: case.expects("source", "tasks"),
     "vicha/pos_embed": lambda case: "interpolations" in case.config,
     "vicha/lr_schedule": lambda case: "steps_per_epoch" in _first(case, "schedules"),
     "vicha/optimizer_groups": lambda case: case.expects("groups", "model_case"),

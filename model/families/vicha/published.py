@@ -13,6 +13,7 @@ from model.families.vicha.config import Config
 from model.families.vicha.finetuned import Finetuned
 from model.families.vicha.heads import AnswersHead, AssignHead, ClassesHead, CompareHead, DistilConfig
 from model.families.vicha.model import Vicha
+from model.families.vicha.released import EARLIER, canonical, stage_of
 from model.objectives.masked_image import MaskedImageConfig
 from model.positions import sincos_positions
 
@@ -109,31 +110,61 @@ def _head(ours: str, suffix: str) -> Names:
 
 
 def import_published(family: Vicha | Finetuned[Any], tensors: Mapping[str, Tensor]) -> ImportReport:
-    """Fill a family from released tensors.
+    """Fill a task's model from a released file: its own, or one of the stage that it is fine-tuned from.
 
-    Released pretraining files say `text_encoder.bert.…` where fine-tuned ones say `text_encoder.…`; both are taken.
-    Position tables of another image size are resized. Where a file brings no momentum twin (ALBEF's fine-tuned files do
-    not), the twin starts as a copy of the student. What stays at its fresh value is in the report.
+    From pretraining, a decoder of answers starts as the fusion layers, word embeddings and word head, and each fusion
+    layer becomes both of a pair. Position tables of another image size are resized. Where a file brings no momentum twin
+    (ALBEF's fine-tuned files do not), the twin starts as a copy of the student. What stays at its fresh value, and what
+    of the file nothing took, is in the report; a further name of a tied tensor counts as taken with it.
 
     Raises:
-        ValueError: a tensor has another shape than the config says, and is not a position table.
+        ValueError: the file is of no released model, or a tensor has another shape than the config says and is not a
+            position table.
     """
-    given = {_canonical(name): tensor for name, tensor in tensors.items() if not _is_derived(name)}
-    original = {_canonical(name): name for name in tensors}
-    ours: dict[str, Tensor] = {}
-    used: set[str] = set()
-    for name, released in published_names(family.config).items():
-        found = [_canonical(other) for other in released if _canonical(other) in given]
-        used.update(found)
-        if found:
-            ours[name] = given[found[0]]
-    report = fill(family, ours, grids=family.position_grids())
+    origins = starting_points(family, tensors)
+    report = fill(family, {ours: tensors[name] for ours, name in origins.items()}, grids=family.position_grids())
     if family.twin is not None and not any(name.startswith("twin.") for name in report.loaded):
         family.twin.load_state_dict(family.student.state_dict())
-    unexpected = tuple(sorted(original[name] for name in set(given) - used))
+    used = {canonical(name) for name in origins.values()}
+    for tied in (*published_names(family.config).values(), *published_names(_pretraining_of(family.config)).values()):
+        names = set(map(canonical, tied))
+        if not used.isdisjoint(names):
+            used |= names
     return ImportReport(
-        loaded=report.loaded, missing=report.missing, unexpected=unexpected, resized=report.resized, kept=report.kept
+        loaded=report.loaded,
+        missing=report.missing,
+        unexpected=tuple(sorted(name for name in tensors if canonical(name) not in used and not _is_derived(name))),
+        resized=report.resized,
+        kept=report.kept,
     )
+
+
+def starting_points(family: Vicha | Finetuned[Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name for each of a model's tensors the one of a released file that it starts from.
+
+    Args:
+        family: of the task; only names and shapes count, so it may lie on the meta device.
+        tensors: of the task's own model or of an earlier stage; likewise.
+
+    Returns:
+        Released names, as the file spells them, by ours; what the file has nothing for is left out.
+    """
+    adopts = isinstance(family, Finetuned) and stage_of(tensors) in EARLIER
+    names = published_names(_pretraining_of(family.config) if adopts else family.config)
+    spelling = {canonical(name): name for name in tensors if not _is_derived(name)}
+    found = {
+        ours: spelling[canonical(name)]
+        for ours, released in names.items()
+        for name in reversed(released)  # the first of several names of a tied tensor comes last, and so wins
+        if canonical(name) in spelling
+    }
+    if not isinstance(family, Finetuned) or not adopts:
+        return found
+    # `adopt` moves tensors between names; each is known again by being the same object.
+    views = {ours: tensors[name].view_as(tensors[name]) for ours, name in found.items()}
+    origins = {id(view): found[ours] for ours, view in views.items()}
+    own = family.state_dict().keys()
+    return {ours: origins[id(view)] for ours, view in family.adopt(views).items() if ours in own}
 
 
 def export_published(family: Vicha | Finetuned[Any]) -> dict[str, Tensor]:
@@ -241,13 +272,10 @@ def _linear(ours: str, theirs: str) -> Names:
     return {f"{ours}.{kind}": (f"{theirs}.{kind}",) for kind in ("weight", "bias")}
 
 
-def _canonical(name: str) -> str:
-    """The released names differ between pretraining and fine-tuning by one level only."""
-    return (
-        name.removeprefix("module.")
-        .replace("text_encoder.bert.", "text_encoder.")
-        .replace("text_encoder_m.bert.", "text_encoder_m.")
-    )
+def _pretraining_of(config: Config) -> Config:
+    """The pretraining from which a task's model is made, as far as that model has use for it."""
+    shared = ("image_size", "patch_size", "projection", "vision", "text", "cleaning", "concepts")
+    return Config(**{name: getattr(config, name) for name in shared}, hierarchy=None, masked_image=None)
 
 
 def _is_derived(name: str) -> bool:

@@ -49,7 +49,10 @@ def test_a_pretraining_file_fills_a_fine_tuned_family_of_another_picture_size(ti
     gone = ("vision_proj_hidden", "text_proj_hidden", "mask_token", "mae_proj", "decoder_", "text_encoder")
     assert all(name.startswith(gone) for name in report.unexpected)
     assert {name for name in report.unexpected if name.startswith("text_encoder")} == {
-        name for name in export_published(pretrained) if ".cls." in name
+        # The head's output matrix is a further name of the word embedding, which was taken.
+        name
+        for name in export_published(pretrained)
+        if ".cls." in name and not name.endswith("decoder.weight")
     }
     assert torch.equal(tuned.student.text.embedding.words.weight, pretrained.student.text.embedding.words.weight)
 
