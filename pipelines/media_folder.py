@@ -17,7 +17,6 @@ from shards.storage import open_storage
 _URL = re.compile(r"(https?|ftp)://", re.IGNORECASE)
 _PROBES = 1000  # files that are looked up before a run: of a corpus with one in a hundred left, some will be found
 _FOLDERS_REMEMBERED = 4096
-_PLAIN_NAME = re.compile(r"[^/.\0][^/\0]*(/[^/.\0][^/\0]*)*")  # nothing in it that could lead anywhere else
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe that nobody writes to would be waited for
 
 
@@ -103,21 +102,20 @@ class MediaFolder:
 
     def _below(self, file: str) -> str:
         """The path of a name whose folder lies inside; the file itself may still be a link."""
-        root = _normal(self.root) if self.root.startswith(os.sep) else os.path.abspath(self.root)
-        if _PLAIN_NAME.fullmatch(file):
-            path = f"{root.rstrip(os.sep)}/{file}"
-        else:
+        root = self.root if self.root.startswith(os.sep) else os.path.abspath(self.root)
+        folder, _, name = file.rpartition("/")
+        if ".." in file or file.startswith("/") or name[:1] in ("", "."):
             path = os.path.normpath(os.path.join(root, file))
-            if not _lies_in(path, root):
+            if not _lies_in(path, os.path.normpath(root)):
                 raise MediaProblem("outside_media", f"{file} lies outside of the media folder {self.root}")
-        if not self.follow_links:
-            folder, real_root = _real(path[: path.rindex(os.sep)] or os.sep), self._real_root()
-            if folder != real_root and not _lies_in(folder, real_root):
-                raise _leads_out(file)
-        return path
+            folder, name = os.path.split(os.path.relpath(path, root))
+        start = _folder(root, folder, self.follow_links)
+        if start is None:
+            raise _leads_out(file)
+        return start + name
 
     def _real_root(self) -> str:
-        return _real(self.root if self.root.startswith(os.sep) else os.path.abspath(self.root))
+        return os.path.realpath(self.root)
 
 
 class NamedFiles:
@@ -162,11 +160,14 @@ def _lies_in(path: str, folder: str) -> bool:
 
 
 @lru_cache(_FOLDERS_REMEMBERED)
-def _normal(folder: str) -> str:
-    return os.path.normpath(folder)
+def _folder(root: str, folder: str, follow_links: bool) -> str | None:
+    """What the paths of all files in a folder below the root start with; None where a link leads it out of the root.
 
-
-@lru_cache(_FOLDERS_REMEMBERED)
-def _real(folder: str) -> str:
-    # Thousands of pictures share a folder, and following every link of its path each time costs more than reading a small one.
-    return os.path.realpath(folder)
+    Thousands of pictures share a folder, and following every link of its path each time costs more than reading a small one.
+    """
+    path = os.path.normpath(os.path.join(root, folder))
+    if not follow_links:
+        real, real_root = os.path.realpath(path), os.path.realpath(root)
+        if real != real_root and not _lies_in(real, real_root):
+            return None
+    return path.rstrip(os.sep) + os.sep

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from shards.errors import DamagedRecordError, DatasetError
-from shards.plain import PlainError, checked_plain, from_plain
+from shards.plain import PlainError, checked_json, from_plain
 from shards.records import Annotation, Caption, Media, Origin, Record
 
 SCHEMA = 1
@@ -23,8 +23,6 @@ HEADER_MEMBER = "json"
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MEMBER = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)?")
 _OWN_MEMBERS = frozenset({"json", "txt"})  # never names of media
-# Made once: `json.dumps` with any option builds an encoder for every call.
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _ANNOTATION_TYPES: dict[str, type[Annotation]] = {kind.type: kind for kind in typing.get_args(Annotation)}
 
 
@@ -48,9 +46,9 @@ def encode_record(record: Record) -> list[tuple[str, bytes]]:
     """
     _check_names(record)
     try:
-        header = checked_plain(_Header(key=record.key, origin=record.origin, media=record.media))
-        annotations = [_plain_annotation(place, item) for place, item in enumerate(record.annotations)]
-        text = _JSON.encode({"schema": SCHEMA, **header, "annotations": annotations}).encode()
+        header = checked_json(_Header(key=record.key, origin=record.origin, media=record.media))
+        annotations = ", ".join([_annotation_text(place, item) for place, item in enumerate(record.annotations)])
+        text = f'{{"schema": {SCHEMA}, {header[1:-1]}, "annotations": [{annotations}]}}'.encode()
     except (PlainError, UnicodeEncodeError) as problem:
         raise DatasetError(
             f"record {record.key!r}: its header{_sentence(problem)}; mend the source that made it"
@@ -164,13 +162,13 @@ def _is_media_member(name: str) -> bool:
     return _MEMBER.fullmatch(name) is not None and name not in _OWN_MEMBERS
 
 
-def _plain_annotation(place: int, annotation: Annotation) -> Any:
+def _annotation_text(place: int, annotation: Annotation) -> str:
     if type(annotation) is not _ANNOTATION_TYPES.get(annotation.type):
         raise PlainError(
             f".annotations[{place}] is a {type(annotation).__name__}, which is no annotation of the format"
         )
     try:
-        return checked_plain(annotation)
+        return checked_json(annotation)
     except PlainError as problem:
         raise PlainError(f".annotations[{place}]{problem}") from None
 

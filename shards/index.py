@@ -9,7 +9,8 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from shards.errors import DatasetError
-from shards.records import Annotation, ImageCode, Record
+from shards.records import Annotation, Caption, Record
 from shards.storage import Storage
 
 SCHEMA = pa.schema(
@@ -54,8 +55,7 @@ def index_path(name: str) -> str:
     return f"index/{name}.parquet"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(NamedTuple):  # made for every file of a dataset, and a tuple is made in a third of a dataclass's time
     """One tar member of a record: where its bytes are and what they hash to."""
 
     extension: str
@@ -89,7 +89,7 @@ def index_row(record: Record, members: Sequence[Member]) -> IndexRow:
         height=first.height if first else None,
         frames=first.frames if first else None,
         duration_s=first.duration_s if first else None,
-        text_length=max((text_length(annotation) for annotation in record.annotations), default=0),
+        text_length=max(map(text_length, record.annotations), default=0),
     )
 
 
@@ -178,17 +178,27 @@ class ShardIndex:
 
     def members(self, row: int) -> list[tuple[str, int, int, int]]:
         """The members of a record as `(extension, offset, size, xxh3)`, in the order of the tar."""
-        span = slice(self._starts[row], self._starts[row + 1])
+        return self.places(range(row, row + 1))[0]
+
+    def places(self, rows: range) -> list[list[tuple[str, int, int, int]]]:
+        """The members of some neighbouring records, each as `members` says them."""
+        starts = self._starts[rows.start : rows.stop + 1].tolist()
+        span = slice(starts[0], starts[-1])
         names = [self._extensions[code] for code in self._codes[span].tolist()]
-        return list(
-            zip(
-                names,
-                self._offsets[span].tolist(),
-                self._sizes[span].tolist(),
-                self._hashes[span].tolist(),
-                strict=True,
-            )
-        )
+        columns = (names, self._offsets[span].tolist(), self._sizes[span].tolist(), self._hashes[span].tolist())
+        members = list(zip(*columns, strict=True))
+        if len(starts) == 2:
+            return [members]
+        return [members[start - starts[0] : end - starts[0]] for start, end in pairwise(starts)]
+
+    def extents(self) -> tuple[list[int], list[int]]:
+        """The first byte of every record's members in the tar, and the byte behind the last; 0 where it has none."""
+        reach = self._offsets + self._sizes
+        some = self._starts[:-1] < self._starts[1:]
+        starts, ends = np.zeros((2, len(self)), dtype=np.int64)
+        starts[some] = self._offsets[self._starts[:-1][some]]
+        ends[some] = reach[self._starts[1:][some] - 1]
+        return starts.tolist(), ends.tolist()
 
 
 def read_index(
@@ -222,8 +232,8 @@ def read_index(
 
 def text_length(annotation: Annotation) -> int:
     """Characters of the longest text that an annotation holds."""
-    if isinstance(annotation, ImageCode):
-        return len(annotation.text or "")
+    if type(annotation) is Caption:
+        return len(annotation.text)
     texts = [getattr(annotation, name, None) for name in ("text", "question", "hypothesis", "source", "label", "name")]
     return max((len(text) for text in texts if isinstance(text, str)), default=0)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from shards.audio import probe_audio
@@ -51,13 +52,17 @@ def probe_media(data: bytes, *, kind: MediaKind, max_pixels: int = MAX_PIXELS, c
         MediaProblem: it is not of this kind, or broken; see the probe of each kind.
     """
     if kind == "image":
-        extension, width, height = probe_image(data, max_pixels=max_pixels, check=check)
-        return Media(member=extension, kind="image", width=width, height=height)
+        return _picture(*probe_image(data, max_pixels=max_pixels, check=check))
     if kind == "video":
         return probe_video(data, max_pixels=max_pixels)
     if kind == "audio":
         return probe_audio(data)
     return probe_regions(data)
+
+
+@lru_cache(1024)  # the pictures of a dataset are of few sizes
+def _picture(extension: str, width: int, height: int) -> Media:
+    return Media(member=extension, kind="image", width=width, height=height)
 
 
 def probe_image(data: bytes, *, max_pixels: int = MAX_PIXELS, check: Check = "decode") -> tuple[str, int, int]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -18,6 +18,10 @@ _FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended and progressive: w
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xDA), 0xFF})  # markers that carry no length
 _SCAN, _QUANTIZERS, _CODERS, _APP1 = 0xDA, 0xDB, 0xC4, 0xE1
+_USUAL_FRAME = b"\xff\xc0\x00\x11\x08"  # baseline, three components of 8 bits; the sides follow
+_USUAL_SCAN = b"\xff\xda\x00\x0c\x03"  # of all three
+_USUAL_SCAN_SIZE = 14
+_USUAL_START = 1 << 11  # bytes; longer ones hold dates or small pictures of their own, and no two are alike
 _EXIF = b"Exif\0\0"
 _ORIENTATION = 0x0112
 _SHORT = 3  # EXIF's name of a 16-bit number
@@ -25,8 +29,7 @@ _XMP_ORIENTATION = b"tiff:Orientation"
 _OTHER_METADATA = (b"XML:com.adobe.xmp", b"Raw profile type")  # PNG texts that may hold an orientation
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
+class Outline(NamedTuple):
     """What the structure of a whole picture says."""
 
     extension: str
@@ -49,8 +52,52 @@ def outline(data: bytes) -> Outline | None:
     return None
 
 
+class _Start(NamedTuple):
+    """What stands in a JPEG before the compressed data of its first scan."""
+
+    width: int
+    height: int
+    orientation: int
+    frame: int  # where the frame's marker is
+    end: int  # where the compressed data begin
+
+
 def _jpeg(data: bytes) -> Outline | None:
-    size, orientation = (0, 0), 1
+    start = _familiar_start(data) or _start(data)
+    if start is None or min(start.width, start.height) < 1 or data.rfind(_JPEG_END, start.end) < 0:
+        return None
+    return Outline("jpg", start.width, start.height, start.orientation)
+
+
+def _familiar_start(data: bytes) -> _Start | None:
+    """The start of a picture from an encoder that was seen before, or soon will be: all but its sides is looked up."""
+    frame = data.find(_USUAL_FRAME, 2, _USUAL_START)
+    scan = data.find(_USUAL_SCAN, frame, _USUAL_START) if frame > 0 else -1
+    if scan < 0:
+        return None
+    sides, end = frame + len(_USUAL_FRAME), scan + _USUAL_SCAN_SIZE
+    orientation = _usual_orientation(data[:sides], data[sides + 4 : end])
+    if not orientation:
+        return None
+    height, width = data[sides] << 8 | data[sides + 1], data[sides + 2] << 8 | data[sides + 3]
+    return _Start(width, height, orientation, frame, end)
+
+
+@lru_cache(256)
+def _usual_orientation(before: bytes, behind: bytes) -> int:
+    """The orientation of a picture by the bytes before and behind its sides; 0 where it has no usual start, whatever its sides."""
+    start = _start(before + b"\0\1\0\1" + behind)
+    # What looked like the frame and the scan may have been inside of another segment.
+    usual = start is not None and (start.frame, start.end) == (
+        len(before) - len(_USUAL_FRAME),
+        len(before + behind) + 4,
+    )
+    return start.orientation if start is not None and usual else 0
+
+
+def _start(data: bytes) -> _Start | None:
+    """Follow the segments of a JPEG to its first scan; None where one of them is not as every decoder wants it."""
+    size, orientation, frame = (0, 0), 1, 0
     components: Mapping[int, int] = {}  # of the frame: id to quantization table
     quantizers: set[int] = set()
     coders: set[int] = set()  # Huffman tables: class << 4 | id
@@ -63,12 +110,11 @@ def _jpeg(data: bytes) -> Outline | None:
         if end > len(data):
             return None
         if marker == _SCAN:
-            usable = min(size) > 0 and quantizers.issuperset(components.values())
-            usable = usable and _is_scan(data[body:end], components, coders) and data.rfind(_JPEG_END, end) > 0
-            return Outline("jpg", size[1], size[0], orientation) if usable else None
+            usable = quantizers.issuperset(components.values()) and _is_scan(data[body:end], components, coders)
+            return _Start(size[1], size[0], orientation, frame, end) if usable else None
         if marker in _FRAMES:
             height, width, components = _frame(data[body:end])
-            size = (height, width)
+            size, frame = (height, width), place
             if not components:
                 return None
         elif marker in (_QUANTIZERS, _CODERS):
