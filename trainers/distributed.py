@@ -40,6 +40,20 @@ class Group:
             dist.all_reduce(values)
         return values
 
+    def most(self, values: Tensor) -> Tensor:
+        """Take the greatest of a tensor over all ranks, in place; every rank must call it with the same shape."""
+        if self.world > 1:
+            dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return values
+
+    def gather(self, values: Tensor) -> list[Tensor]:
+        """Collect the tensors of all ranks, by rank; every rank must call it with the same shape."""
+        if self.world == 1:
+            return [values]
+        found = [torch.empty_like(values) for _ in range(self.world)]
+        dist.all_gather(found, values.contiguous())
+        return found
+
     def agree(self, number: int, what: str) -> None:
         """Check that every rank holds the same number; every rank must call it.
 
@@ -173,6 +187,11 @@ def choose_device(device: str, *, local_rank: int) -> torch.device:
         raise ConfigError(f"device={device!r}, but torch sees no CUDA device here; use device=cpu or device=auto")
     # A launcher may show each process all devices of the node, or only its own.
     return torch.device("cuda", chosen.index if chosen.index is not None else local_rank % torch.cuda.device_count())
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for the run, by what its launcher has set; before or after any group is joined."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _local_rank() -> int:

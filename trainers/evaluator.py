@@ -29,10 +29,11 @@ from trainers.assembly import TrainedRun, open_concepts, open_run
 from trainers.augment import EvalView
 from trainers.checkpoint import find_checkpoint
 from trainers.config import EvaluateConfig
-from trainers.distributed import choose_device
+from trainers.distributed import Group, joined_group
 from trainers.gallery import Gallery, read_gallery
+from trainers.gather import gather_rows, shares
 from trainers.recall import best_ranks, chance, recall
-from trainers.rerank import Reranked, Scoring, States, rerank
+from trainers.rerank import Reranked, Scoring, States, match_candidates, reranked
 
 logger = logging.getLogger(__name__)
 
@@ -105,28 +106,37 @@ def plan(config: EvaluateConfig) -> str:
 def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = _silent) -> Scores:
     """Evaluate retrieval both ways and write scores.json and predictions.jsonl into `config.output`.
 
+    Under `torchrun` the ranks share the work; every score is bit for bit that of one process, and rank 0 writes.
+
     Raises:
         ConfigError: the model cannot be compared by cosine, or its concepts are missing.
         CheckpointError: there is no complete checkpoint.
         DatasetError: a record is damaged or has no caption: an evaluation drops nothing.
     """
-    device = choose_device(config.device, local_rank=0)
-    run = open_run(config.checkpoint, device=device)
-    if Paired not in run.family.serves:
-        raise ConfigError(
-            f"{config.checkpoint}: family {run.config.family['kind']!r} has no paired embeddings to compare"
-        )
-    dataset = open_dataset(config.dataset, annotations=config.annotations)
-    gallery = read_gallery(dataset, _concepts(config, run, dataset), limit=config.limit)
+    with joined_group(config.device) as group:
+        scores = _evaluated(config, group, on_progress if group.is_main else _silent)
+        group.barrier()
+    return scores
+
+
+def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) -> Scores:
+    with group.together():
+        run = open_run(config.checkpoint, device=group.device)
+        if Paired not in run.family.serves:
+            raise ConfigError(
+                f"{config.checkpoint}: family {run.config.family['kind']!r} has no paired embeddings to compare"
+            )
+        dataset = open_dataset(config.dataset, annotations=config.annotations)
+        gallery = read_gallery(dataset, _concepts(config, run, dataset), limit=config.limit)
     relevant = gallery.relevant()
     clock = _Clock()
-    with _autocast(config, device):
-        states = _embed(run, gallery, config, device, on_progress)
+    with _autocast(config, group.device):
+        states, own = _embed(run, gallery, config, group, on_progress)
         similarity = states.similarity().float().cpu()
         clock.lap("embed")
         found = Reranked(image_to_text=similarity, text_to_image=similarity.T)
         if config.k_test:
-            found = _rerank(run, states, config, on_progress)
+            found = _rerank(run, states, own, config, group, on_progress=on_progress)
             clock.lap("match")
     scores = Scores(
         metrics=recall(found.image_to_text, found.text_to_image, relevant).as_metrics(),
@@ -140,7 +150,9 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = _silent) -> Sc
         step=run.checkpoint.step,
         seconds=clock.laps,
     )
-    _write(Path(config.output), scores, _predictions(gallery, found, relevant))
+    with group.together():
+        if group.is_main:
+            _write(Path(config.output), scores, _predictions(gallery, found, relevant))
     return scores
 
 
@@ -156,45 +168,70 @@ def _autocast(config: EvaluateConfig, device: torch.device) -> AbstractContextMa
 
 
 def _embed(
-    run: TrainedRun, gallery: Gallery, config: EvaluateConfig, device: torch.device, on_progress: OnProgress
-) -> States:
-    """Run both towers once over the whole gallery; states stay on the device."""
+    run: TrainedRun, gallery: Gallery, config: EvaluateConfig, group: Group, on_progress: OnProgress
+) -> tuple[States, Sequence[int]]:
+    """Run both towers once over the gallery, each rank over its share; states stay on the device.
+
+    Returns:
+        The states, of pictures only those of this rank, and the numbers of these pictures.
+    """
     view = EvalView(run.processor.view.image_size)
+    image_shares = shares(group, total=len(gallery.keys), size=config.batch_size)
+    text_shares = shares(group, total=len(gallery.texts), size=config.batch_size)
     images, texts = [], []
-    for chosen in _chunks(len(gallery.keys), config.batch_size):
-        examples = gallery.picture_examples(view, chosen)
-        batch = run.processor(examples, [0] * len(examples), train=False).to(device)
-        images.append(run.family.predict(batch, Embed(images=True, texts=False)))
-        on_progress("images", chosen.stop, len(gallery.keys))
-    for chosen in _chunks(len(gallery.texts), config.batch_size):
-        examples = gallery.text_examples(chosen)
-        batch = run.processor(examples, [0] * len(examples), train=False).to(device)
-        texts.append(run.family.predict(batch, Embed(images=False, texts=True)))
-        on_progress("texts", chosen.stop, len(gallery.texts))
-    return States(
-        image_features=torch.cat([part.image_features for part in images]),
-        image_states=torch.cat([part.image_states for part in images]),
-        text_features=torch.cat([part.text_features for part in texts]),
-        text_states=torch.cat([part.text_states for part in texts]),
-        text_mask=torch.cat([part.text_mask for part in texts]),
+    with group.together():  # a damaged picture stops every rank, with its name
+        for chosen in image_shares:
+            examples = gallery.picture_examples(view, chosen)
+            batch = run.processor(examples, [0] * len(examples), train=False).to(group.device)
+            images.append(run.family.predict(batch, Embed(images=True, texts=False)))
+            on_progress("images", chosen.stop, len(gallery.keys))
+        for chosen in text_shares:
+            examples = gallery.text_examples(chosen)
+            batch = run.processor(examples, [0] * len(examples), train=False).to(group.device)
+            texts.append(run.family.predict(batch, Embed(images=False, texts=True)))
+            on_progress("texts", chosen.stop, len(gallery.texts))
+    own_images = [image for share in image_shares for image in share]
+    own_texts = [text for share in text_shares for text in share]
+
+    def of_all_texts(parts: Sequence[Tensor]) -> Tensor:
+        return gather_rows(group, parts, own_texts, total=len(gallery.texts))
+
+    features = [part.image_features for part in images]
+    return (
+        States(
+            image_features=gather_rows(group, features, own_images, total=len(gallery.keys)),
+            image_states=torch.cat([part.image_states for part in images]) if images else torch.empty(0),
+            text_features=of_all_texts([part.text_features for part in texts]),
+            text_states=of_all_texts([part.text_states for part in texts]),
+            text_mask=of_all_texts([part.text_mask for part in texts]),
+        ),
+        own_images,
     )
 
 
-def _rerank(run: TrainedRun, states: States, config: EvaluateConfig, on_progress: OnProgress) -> Reranked:
-    images = len(states.image_features)
-    found = rerank(
-        run.family,  # type: ignore[arg-type]  # a family that embeds pairs also matches them
-        states,
-        k=config.k_test,
-        pairs_per_pass=config.match_batch_size,
-        scoring=config.scoring,
-        on_image=lambda done: on_progress("match", done, images),
-    )
+def _rerank(
+    run: TrainedRun,
+    states: States,
+    own: Sequence[int],
+    config: EvaluateConfig,
+    group: Group,
+    *,
+    on_progress: OnProgress,
+) -> Reranked:
+    """Match the candidates of this rank's pictures, and put the scores of all ranks together."""
+    with group.together():
+        scores = match_candidates(
+            run.family,  # type: ignore[arg-type]  # a family that embeds pairs also matches them
+            states,
+            own,
+            k=config.k_test,
+            pairs_per_pass=config.match_batch_size,
+            scoring=config.scoring,
+            on_image=lambda done: on_progress("match", done, len(own)),
+        )
+    similarity = states.similarity()
+    found = reranked(similarity, gather_rows(group, [scores], own, total=len(similarity)), k=config.k_test)
     return Reranked(image_to_text=found.image_to_text.float().cpu(), text_to_image=found.text_to_image.float().cpu())
-
-
-def _chunks(total: int, size: int) -> Iterator[range]:
-    return (range(start, min(start + size, total)) for start in range(0, total, size))
 
 
 def _predictions(gallery: Gallery, found: Reranked, relevant: Tensor) -> Iterator[dict[str, Any]]:

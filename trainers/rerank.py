@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -30,11 +30,11 @@ class PairMatcher(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class States:
-    """What both towers made of the gallery."""
+    """What both towers made of the gallery. Of pictures' states, a process may hold only those that it is to match."""
 
     image_features: Tensor  # (images, D), unit norm
     text_features: Tensor  # (texts, D), unit norm
-    image_states: Tensor  # (images, P, Dv)
+    image_states: Tensor  # (images, P, Dv), or of the process's own pictures only
     text_states: Tensor  # (texts, T, Dt)
     text_mask: Tensor  # (texts, T), true or 1 at tokens
 
@@ -67,10 +67,7 @@ def rerank(
     scoring: Scoring = "match",
     on_image: Callable[[int], object] = lambda done: None,
 ) -> Reranked:
-    """Match every candidate pair of either direction once.
-
-    A pair's score is the same in both directions, so the union of candidates is scored. One picture at a time: its keys and
-    values are projected once for all its texts, which are sorted by length so that little padding is computed.
+    """Match every candidate pair of either direction once, in this process, and rank by it.
 
     Args:
         matcher: the family, in evaluation mode.
@@ -80,19 +77,52 @@ def rerank(
         scoring: what a matched pair scores.
         on_image: told how many pictures are done.
     """
+    images = range(len(states.image_features))
+    scores = match_candidates(
+        matcher, states, images, k=k, pairs_per_pass=pairs_per_pass, scoring=scoring, on_image=on_image
+    )
+    return reranked(states.similarity(), scores, k=k)
+
+
+@torch.no_grad()
+def match_candidates(
+    matcher: PairMatcher,
+    states: States,
+    images: Sequence[int],
+    *,
+    k: int,
+    pairs_per_pass: int,
+    scoring: Scoring = "match",
+    on_image: Callable[[int], object] = lambda done: None,
+) -> Tensor:
+    """Match some pictures with their candidates of either direction.
+
+    A pair's score is the same in both directions, so the union of candidates is scored. One picture at a time: its keys and
+    values are projected once for all its texts, which are sorted by length so that little padding is computed.
+
+    Args:
+        matcher: the family, in evaluation mode.
+        states: what the towers made of the gallery; `image_states` of these pictures only, in their order.
+        images: numbers of the pictures.
+        k: candidates per query.
+        pairs_per_pass: texts that are matched with one picture at a time, at most.
+        scoring: what a matched pair scores.
+        on_image: told how many pictures are done.
+
+    Returns:
+        (len(images), texts): the scores, 0 where a pair is no candidate.
+    """
     similarity = states.similarity()
-    by_image = candidates(similarity, k)  # (images, texts)
-    by_text = candidates(similarity.T, k)  # (texts, images)
-    wanted = by_image | by_text.T
+    wanted = candidates(similarity, k) | candidates(similarity.T, k).T  # (images, texts)
     lengths = states.text_mask.sum(dim=1)
-    scores = torch.zeros_like(similarity)
-    for image in range(len(wanted)):
+    scores = similarity.new_zeros(len(images), similarity.shape[1])
+    for number, image in enumerate(images):
         texts = wanted[image].nonzero().squeeze(1)
         texts = texts[lengths[texts].argsort(stable=True)]
         for chunk in torch.split(texts, pairs_per_pass):
             longest = int(lengths[chunk].max())
             pairs = (
-                states.image_states[image : image + 1],
+                states.image_states[number : number + 1],
                 states.text_states[chunk, :longest],
                 states.text_mask[chunk, :longest],
             )
@@ -101,8 +131,22 @@ def rerank(
                 if scoring == "match"
                 else matcher.judge_pairs(*pairs, similarity[image, chunk])
             )
-            scores[image, chunk] = found.to(scores.dtype)
-        on_image(image + 1)
+            scores[number, chunk] = found.to(scores.dtype)
+        on_image(number + 1)
+    return scores
+
+
+def reranked(similarity: Tensor, scores: Tensor, *, k: int) -> Reranked:
+    """Rank by the scores of the candidates, and below them by cosine.
+
+    Args:
+        similarity: (images, texts) cosines.
+        scores: (images, texts) of the matched pairs.
+        k: candidates per query, as when they were matched.
+    """
+    by_image = candidates(similarity, k)  # (images, texts)
+    by_text = candidates(similarity.T, k)  # (texts, images)
+    wanted = by_image | by_text.T
     # Candidates that were not matched keep the published filler's place below all others, in the order of their cosine;
     # a sharp temperature can take sums of logits below the published number itself.
     lowest = scores[wanted].min() if bool(wanted.any()) else scores.new_zeros(())

@@ -13,7 +13,8 @@ Config = EvaluateConfig
 
 
 def run(config: EvaluateConfig, *, dry_run: bool) -> int:
-    """Evaluate, and print the recall table."""
+    """Evaluate, and print the recall table; of several processes under `torchrun` the first speaks."""
+    from trainers.distributed import is_first_process
     from trainers.evaluator import evaluate, plan
 
     if dry_run:
@@ -30,5 +31,6 @@ def run(config: EvaluateConfig, *, dry_run: bool) -> int:
             bars[stage].advance(done - bars[stage].done)
 
         scores = evaluate(config, on_progress=advance)
-    print(scores.table())
+    if is_first_process():
+        print(scores.table())
     return 0
