@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,11 @@ class ImportReport:
     kept: tuple[str, ...] = ()  # queues of another length, which kept their fresh values
 
     def __str__(self) -> str:
-        parts = [f"{len(self.loaded)} tensors loaded"]
+        return "; ".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """Say it in one line per kind, the first names of each spelt out."""
+        lines = [f"{len(self.loaded)} tensors loaded"]
         for title, names in (
             ("missing", self.missing),
             ("unexpected", self.unexpected),
@@ -36,8 +41,8 @@ class ImportReport:
         ):
             if names:
                 more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-                parts.append(f"{len(names)} {title}: {', '.join(names[:SHOWN])}{more}")
-        return "; ".join(parts)
+                lines.append(f"{len(names)} {title}: {', '.join(names[:SHOWN])}{more}")
+        return lines
 
 
 @runtime_checkable
@@ -103,7 +108,8 @@ def read_tensors(path: str | Path, *, allowed: Sequence[type] = ()) -> dict[str,
         return tensors
     try:
         with torch.serialization.safe_globals(list(allowed)):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # Mapped, not read: released files hold twice the model's size in optimiser moments that nobody asks for.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: cannot be read as tensors alone ({reason}); convert it to safetensors") from error

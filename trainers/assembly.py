@@ -14,15 +14,16 @@ import torch
 from model.checkpoints import ImportReport, load_weights
 from model.families import load_family
 from model.family import Family, Processor
-from model.text_cleaning import clean_caption
+from model.text_cleaning import clean_caption, clean_question
 from model.tokenizer import load_tokenizer, train_wordpiece
 from shards.config import validate
 from shards.errors import ConfigError, DatasetError
 from shards.reader import Dataset, open_dataset
-from shards.records import Caption
+from shards.records import Caption, Entailment, Grounding, Question, Statement
 from shards.sidecar import Sidecar, open_sidecar
 from trainers.checkpoint import STATE, Checkpoint, CheckpointError, find_checkpoint
 from trainers.config import TrainConfig
+from trainers.imported import ImportedConfig, is_imported
 from trainers.pairing import CONCEPTS
 
 VOCABULARY = Path("tokenizer") / "vocab.txt"  # inside a run folder
@@ -120,7 +121,7 @@ def settle_vocabulary(config: TrainConfig, streams: OpenStreams, run: Path) -> P
 def _write_vocabulary(config: TrainConfig, streams: OpenStreams, path: Path) -> None:
     tokenizer = config.tokenizer
     if tokenizer.train_size is not None:
-        train_wordpiece(_captions(streams.datasets.values()), vocab_size=tokenizer.train_size, path=path)
+        train_wordpiece(_texts(streams.datasets.values()), vocab_size=tokenizer.train_size, path=path)
     elif tokenizer.name is not None:
         load_tokenizer(tokenizer.name).save(path)
     else:
@@ -137,10 +138,19 @@ def _inherited_vocabulary(config: TrainConfig) -> Path:
     return inherited
 
 
-def _captions(datasets: Iterable[Dataset]) -> Iterator[str]:
+def _texts(datasets: Iterable[Dataset]) -> Iterator[str]:
+    """What the records say, cleaned as models read it: captions, questions, answers, hypotheses, statements, expressions."""
     for dataset in datasets:
         for record in dataset.records(payload=False):
-            yield from (clean_caption(item.text) for item in record.annotations if isinstance(item, Caption))
+            for annotation in record.annotations:
+                match annotation:
+                    case Caption() | Statement() | Grounding():
+                        yield clean_caption(annotation.text)
+                    case Entailment():
+                        yield clean_caption(annotation.hypothesis)
+                    case Question():
+                        yield clean_question(annotation.question)
+                        yield from (answer.text for answer in annotation.answers)
 
 
 def load_initial_weights(family: Family, init: str) -> ImportReport:
@@ -188,7 +198,7 @@ class TrainedRun:
 
     family: Family
     processor: Processor
-    config: TrainConfig
+    config: TrainConfig | ImportedConfig
     checkpoint: Checkpoint
 
 
@@ -199,7 +209,13 @@ def open_run(path: str | Path, *, device: torch.device) -> TrainedRun:
         CheckpointError: there is no complete checkpoint, or its weights do not fit its config.
     """
     checkpoint = find_checkpoint(Path(path))
-    config = validate(TrainConfig, checkpoint.state.config, where=str(checkpoint.path))
+    stored, where = checkpoint.state.config, str(checkpoint.path)
+    config: TrainConfig | ImportedConfig
+    config = (
+        validate(ImportedConfig, stored, where=where)
+        if is_imported(stored)
+        else validate(TrainConfig, stored, where=where)
+    )
     model = build_model(config.family, checkpoint.run / VOCABULARY, seed=0)
     load_exactly(model.family, checkpoint)
     model.family.to(device).eval()

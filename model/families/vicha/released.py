@@ -86,7 +86,7 @@ def infer_config(tensors: Mapping[str, Tensor], *, task: str, settings: Mapping[
         raise ValueError(f"task={task!r} is none of the released tasks: {', '.join(TASKS)}")
     stage = stage_of(tensors)
     published = dict(TASKS[task])
-    data = _merged(_sizes(tensors, stage), published)
+    data = merged(sizes(tensors, stage), published)
     if task == "pretraining":
         data |= _objectives(tensors)
     elif data["concepts"] is not None:
@@ -97,7 +97,7 @@ def infer_config(tensors: Mapping[str, Tensor], *, task: str, settings: Mapping[
     grid, patch = math.isqrt(tensors["visual_encoder.pos_embed"].shape[1] - 1), data["patch_size"]
     if stage in _STAGES_OF[task] and data["image_size"] // patch != grid:
         data["image_size"] = grid * patch  # it was trained for this task at another size than the published one
-    return Config.model_validate(_merged(data, settings or {}))
+    return Config.model_validate(merged(data, settings or {}))
 
 
 def canonical(name: str) -> str:
@@ -106,7 +106,8 @@ def canonical(name: str) -> str:
     return name.replace("text_encoder.bert.", "text_encoder.").replace("text_encoder_m.bert.", "text_encoder_m.")
 
 
-def _sizes(tensors: Mapping[str, Tensor], stage: Stage) -> dict[str, Any]:
+def sizes(tensors: Mapping[str, Tensor], stage: Stage) -> dict[str, Any]:
+    """Read the sizes of the towers off a released file, as keys of the family's config."""
     shapes = {canonical(name): tuple(value.shape) for name, value in tensors.items()}
     vision = shapes["visual_encoder.patch_embed.proj.weight"]  # (D, 3, patch, patch)
     layer, embeddings = "text_encoder.encoder.layer", "text_encoder.embeddings"
@@ -187,10 +188,10 @@ def _count(names: Iterable[str], pattern: str, *, distinct: bool = False) -> int
     return len(numbers) if distinct else max(numbers, default=-1) + 1
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Lay nested settings over others; a part that is `None` in either is replaced whole."""
-    merged = dict(base)
+    result = dict(base)
     for key, value in changes.items():
-        before = merged.get(key)
-        merged[key] = _merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
-    return merged
+        before = result.get(key)
+        result[key] = merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return result
