@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -24,6 +25,8 @@ from trainers.stopwatch import Stage, Stopwatch
 from trainers.task import ImageView, Task
 
 logger = logging.getLogger(__name__)
+
+_OWNER_LOOKED_AT_S = 2.0
 
 
 _DEATHS = 3  # of loader workers in a row, with not one step between them, until the loader gives up
@@ -169,7 +172,7 @@ class Loader:
                 num_workers=self._workers,
                 prefetch_factor=self._prefetch,
                 multiprocessing_context=self._start_method,
-                worker_init_fn=_start_worker,
+                worker_init_fn=partial(_start_worker, os.getpid()),
                 collate_fn=_as_it_is,
                 generator=torch.Generator(),  # else starting workers would draw from the training process's generator
             )
@@ -276,12 +279,29 @@ def _as_it_is(step: Any) -> Any:
     return step
 
 
-def _start_worker(worker: int) -> None:
-    """Processes are the parallelism: a worker that starts threads only takes cores from the others."""
+def _start_worker(owner: int, worker: int) -> None:
+    """Processes are the parallelism: a worker that starts threads only takes cores from the others.
+
+    Args:
+        owner: the training process. Torch ends a worker whose parent is gone, but with `spawn` and `forkserver` the parent is
+            not the one who trains, and after a `kill -9` of that one its workers would stay for ever.
+        worker: number of this one.
+    """
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process hears Ctrl-C and ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the training process may save on SIGTERM; a worker only ends
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+
+
+def _end_with(owner: int) -> None:
+    """End this process soon after another one has ended."""
+    while True:
+        try:
+            os.kill(owner, 0)
+        except ProcessLookupError:
+            os._exit(1)
+        time.sleep(_OWNER_LOOKED_AT_S)
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ from shards.storage import open_storage
 from shards.stream import Count, DamageBudget, Item, RecordStream, Stream, source_of
 from shards.writer import ShardWriter
 from trainers.augment import AugmentConfig, EvalView, TrainView
-from trainers.loader import LoadedStep, Loader, LoaderError
+from trainers.loader import LoadedStep, Loader, LoaderError, _end_with
 from trainers.task import ImageView
 
 SIZE = 16
@@ -333,3 +336,19 @@ def test_cuts_and_counts_that_do_not_fit_are_refused(folder: Path) -> None:
         loader(folder, world=2, micro_batches=4)
     with pytest.raises(ConfigError, match="counts records and the stream counts annotations"):
         loader(folder, task=Records())
+
+
+def test_a_worker_ends_soon_after_the_training_process_whoever_its_parent_is() -> None:
+    owner = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    worker = multiprocessing.get_context("spawn").Process(target=_end_with, args=(owner.pid,))
+    worker.start()
+    try:
+        worker.join(0.5)
+        assert worker.is_alive()
+        owner.kill()
+        owner.wait()
+        worker.join(60)
+        assert worker.exitcode == 1
+    finally:
+        owner.kill()
+        worker.kill()
