@@ -1,42 +1,35 @@
-"""Building a CLIP by name or path: the only file of this room that touches open_clip. Every failure becomes one sentence."""
+"""Building a CLIP by name or path, by open_clip (which only this file touches) or transformers. A failure is one sentence."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from concepts.dual_encoder import Clip, Pixels
+from concepts.hub_clip import build_hub_clip
 from shards.config import nearest
 from shards.errors import ConfigError, MissingLibraryError, OstrakaError
 
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+TRANSFORMERS = "transformers:"
 BRINGS_WEIGHTS = ("local-dir:", "hf-hub:")  # schemes of names that carry their own weights
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """What open_clip built: `open_clip.CLIP` or a relative, its evaluation preprocessing and its tokenizer.
-
-    Attributes:
-        name: the model's name without any path of this machine.
-        config: the architecture, as open_clip's model config.
-    """
-
-    name: str
-    config: Mapping[str, Any]
-    model: Any
-    preprocess: Any
-    tokenizer: Any
-
-
 def build_clip(model: str, pretrained: str | None, *, device: str) -> Clip:
-    """Build a CLIP through `open_clip.create_model_and_transforms`, frozen and in evaluation mode.
+    """Build a CLIP through `open_clip.create_model_and_transforms` or transformers, frozen and in evaluation mode.
 
     Args:
-        model: a name that open_clip knows, `local-dir:…`, `hf-hub:…`, or the path of a model config (.json).
+        model: a name that open_clip knows, `local-dir:…`, `hf-hub:…`, the path of a model config (.json), or `transformers:…`
+            with a folder or a hub's name.
         pretrained: a released tag or the path of a weights file; unused where the model's name brings its weights.
         device: `cpu` or `cuda`.
 
@@ -45,6 +38,8 @@ def build_clip(model: str, pretrained: str | None, *, device: str) -> Clip:
         OstrakaError: released weights are not cached here and cannot be fetched.
         MissingLibraryError: open_clip is not installed.
     """
+    if model.startswith(TRANSFORMERS):
+        return build_hub_clip(model.removeprefix(TRANSFORMERS), device=device)
     try:
         import open_clip
     except ImportError as problem:
@@ -74,9 +69,68 @@ def build_clip(model: str, pretrained: str | None, *, device: str) -> Clip:
         ) from problem
     config = {} if brings_weights else open_clip.get_model_config(name)
     plain = Path(model.removeprefix("local-dir:")).stem if _is_path(model) else model
+    built.eval().requires_grad_(False)
+    prepare, mean, deviation = _split(preprocess)
+    is_causal = _is_causal(built)
     return Clip(
-        name=plain, config=config, model=built.eval().requires_grad_(False), preprocess=preprocess, tokenizer=tokenizer
+        name=plain,
+        config=config,
+        model=built,
+        prepare=prepare,
+        mean=mean,
+        deviation=deviation,
+        tokenize=tokenizer,
+        encode_image=built.encode_image,
+        encode_text=_short_text_encoder(built) if is_causal else built.encode_text,
+        is_causal=is_causal,
     )
+
+
+def _split(preprocess: Any) -> tuple[Callable[[Image.Image], Pixels], tuple[float, ...], tuple[float, ...]]:
+    """Part open_clip's preprocessing into what needs the picture, and the arithmetic that a whole batch can share."""
+    *steps, _, normalize = preprocess.transforms  # what is left out turns the picture into numbers from 0 to 1
+
+    def prepare(picture: Image.Image) -> Pixels:
+        for step in steps:
+            picture = step(picture)
+        return np.asarray(picture)
+
+    return prepare, tuple(map(float, normalize.mean)), tuple(map(float, normalize.std))
+
+
+def _is_causal(built: Any) -> bool:
+    text = getattr(built, "text", built)  # some models hold their text tower as a part, the first ones are it
+    pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
+    return pool == "argmax" and getattr(text, "attn_mask", None) is not None and getattr(text, "cls_emb", None) is None
+
+
+def _short_text_encoder(built: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Encode texts of fewer tokens than the context holds: the tables are cut to their length for the call."""
+    import torch
+
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.built = built
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            features: torch.Tensor = self.built.encode_text(tokens)
+            return features
+
+    encoder = Encoder()
+    prefix = "built.text" if hasattr(built, "text") else "built"
+    text = getattr(built, "text", built)
+
+    def encode(tokens: torch.Tensor) -> torch.Tensor:
+        length = tokens.shape[1]
+        tables = {
+            f"{prefix}.positional_embedding": text.positional_embedding[:length],
+            f"{prefix}.attn_mask": text.attn_mask[:length, :length],
+        }
+        features: torch.Tensor = torch.func.functional_call(encoder, tables, (tokens,))
+        return features
+
+    return encode
 
 
 def _is_path(model: str) -> bool:

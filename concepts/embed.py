@@ -1,12 +1,13 @@
-"""Pictures and words as unit vectors of one space, by any CLIP that open_clip can build."""
+"""Pictures and words as unit vectors of one space, by any CLIP that open_clip or transformers can build."""
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ import xxhash
 from pydantic import NonNegativeInt, PositiveInt, field_validator
 
 from concepts.clip_model import build_clip
+from concepts.dual_encoder import Pixels
+from concepts.pictures import Undecodable, ahead, prepare_picture
 from shards.config import Config, digest
 from shards.errors import ConfigError, DamagedRecordError
 
@@ -22,13 +25,15 @@ if TYPE_CHECKING:
     import torch
 
 Vectors = npt.NDArray[np.float32]
+TOKENIZED = 16_384  # texts tokenized at once: 10 MB of ids
 
 
 class EmbedderConfig(Config):
     """Which CLIP, and how it runs."""
 
     model: str = "ViT-B-16"
-    """a model name of open_clip, `local-dir:…`, `hf-hub:…`, or the path of a model config (.json)"""
+    """a model name of open_clip, `local-dir:…`, `hf-hub:…`, the path of a model config (.json), or `transformers:` with a folder or
+    a hub's name"""
     pretrained: str | None = "openai"
     """a released tag (needs the hub or its cache), or the path of a weights file"""
     templates: tuple[str, ...] = ("{}",)
@@ -43,7 +48,7 @@ class EmbedderConfig(Config):
     """CPU threads of one worker's arithmetic; their number changes the last bits, so it is part of what the embeddings are.
     On many cores use more workers instead"""
     decode_threads: NonNegativeInt = 0
-    """threads that decode ahead of the model; 0: none on a CPU, up to 8 on a GPU"""
+    """threads that decode ahead of the model; 0: none on a CPU, up to 16 on a GPU"""
 
     @field_validator("templates")
     @classmethod
@@ -51,6 +56,19 @@ class EmbedderConfig(Config):
         if not templates or any(template.count("{}") != 1 for template in templates):
             raise ValueError("every template holds one {} where the concept goes, such as 'a photo of a {}'")
         return templates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedBatch:
+    """Some pictures of a stream, in order.
+
+    Attributes:
+        vectors: (B, D) float32, unit norm; NaN where there is a problem.
+        problems: by place in the batch, why a picture has no embedding.
+    """
+
+    vectors: Vectors
+    problems: Mapping[int, str]
 
 
 class ClipEmbedder:
@@ -64,7 +82,7 @@ class ClipEmbedder:
     """
 
     def __init__(self, config: EmbedderConfig) -> None:
-        """Build the model through `open_clip.create_model_and_transforms`, as for any released CLIP.
+        """Build the model as its library builds any released CLIP.
 
         Raises:
             ConfigError: unknown model or tag, a weights file that does not exist or does not fit, no GPU where one was asked for.
@@ -76,24 +94,27 @@ class ClipEmbedder:
         self.config = config
         self._device = _device(config.device)
         self._threads = config.threads
-        built = build_clip(config.model, config.pretrained, device=self._device)
-        self._model, self._preprocess, self._tokenizer = built.model, built.preprocess, built.tokenizer
-        self.weights_digest = _weights_digest(self._model.state_dict())
+        self._clip = build_clip(config.model, config.pretrained, device=self._device)
+        self.weights_digest = _weights_digest(self._clip.model.state_dict())
         self.card: dict[str, Any] = {
-            "model": built.name,
-            "model_config": digest(built.config),
+            "model": self._clip.name,
+            "model_config": digest(self._clip.config),
             "weights": self.weights_digest,
             "precision": config.precision,
             "threads": config.threads,
         }
         self.digest = digest(self.card)
         self._autocast = _autocast_type(config.precision, self._device, torch)
+        self._mean, self._deviation = (
+            torch.tensor(values, device=self._device)[:, None, None]
+            for values in (self._clip.mean, self._clip.deviation)
+        )
         with self._inference():
-            probe = self._encode_texts([""])
+            probe = self._encode_tokens(self._clip.tokenize([""]))
         self.dimension = int(probe.shape[1])
 
     def images(self, pictures: Sequence[bytes], *, names: Sequence[str] | None = None) -> Vectors:
-        """Embed pictures.
+        """Embed pictures that are known to be whole.
 
         Args:
             pictures: encoded files (JPEG, PNG, …).
@@ -105,21 +126,39 @@ class ClipEmbedder:
         Raises:
             DamagedRecordError: a picture cannot be decoded, or its embedding is not finite.
         """
-        import torch
+        rows = [np.zeros((0, self.dimension), np.float32)]
+        for batch in self.stream(pictures):
+            for place, problem in batch.problems.items():
+                number = sum(map(len, rows)) + place
+                name = names[number] if names else f"picture {number}"
+                raise DamagedRecordError(f"{name}: {problem}; run `verify` on the dataset")
+            rows.append(batch.vectors)
+        return np.concatenate(rows)
 
-        rows: list[Vectors] = []
-        with self._inference(), self._decoder() as decode:
-            for batch in decode(pictures, names or [f"picture {place}" for place in range(len(pictures))]):
-                pixels = torch.stack(batch).to(self._device)  # (B, 3, H, W)
-                with self._cast():
-                    features = self._model.encode_image(pixels)  # (B, D)
-                rows.append(_unit(features))
-        vectors = np.concatenate(rows) if rows else np.zeros((0, self.dimension), np.float32)
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if bad.size:
-            name = names[bad[0]] if names else f"picture {bad[0]}"
-            raise DamagedRecordError(f"{name}: its embedding is not finite; try embedder.precision=fp32")
-        return vectors
+    def stream(self, pictures: Iterable[bytes]) -> Iterator[EmbeddedBatch]:
+        """Embed pictures as they come, decoded ahead of the model; a few batches of them are in memory at a time.
+
+        A picture that cannot be decoded keeps its place in its batch, so that it changes no bit of the others' embeddings.
+
+        Yields:
+            Batches of `batch_size`, the last one smaller, in the order of the pictures.
+        """
+        size = self.config.batch_size
+        threads = self.config.decode_threads or (min(16, os.cpu_count() or 1) if self._device == "cuda" else 0)
+        prepare = self._clip.prepare
+        with ThreadPoolExecutor(threads) if threads else nullcontext() as pool:
+            decoded = ahead(
+                lambda data: prepare_picture(data, prepare), pictures, pool=pool, window=2 * size + 2 * threads
+            )
+            started: _Started | None = None
+            while batch := list(islice(decoded, size)):
+                following = self._start(batch)
+                # On a GPU the next batch is on its way before this one's numbers are waited for.
+                if started is not None:
+                    yield self._finish(started)
+                started = following
+            if started is not None:
+                yield self._finish(started)
 
     def texts(self, phrases: Sequence[str]) -> Vectors:
         """Embed concepts, each in every template of the config; the mean of several is brought back to unit norm.
@@ -130,17 +169,66 @@ class ClipEmbedder:
         total = np.zeros((len(phrases), self.dimension), np.float32)
         with self._inference():
             for template in self.config.templates:
-                for start in range(0, len(phrases), self.config.batch_size):
-                    part = phrases[start : start + self.config.batch_size]
-                    total[start : start + len(part)] += self._encode_texts([template.format(text) for text in part])
+                total += self._embed_texts([template.format(text) for text in phrases])
         norms = np.linalg.norm(total, axis=1, keepdims=True)
         return np.asarray(total / np.maximum(norms, np.finfo(np.float32).tiny), np.float32)
 
-    def _encode_texts(self, texts: list[str]) -> Vectors:
-        tokens = self._tokenizer(texts).to(self._device)  # (B, T)
+    def _embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts, those of equal length together: what pads a text behind its end is computed only where it counts.
+
+        A phrase of two words has 4 tokens and the context of CLIP holds 77, so this is where nearly all of the time would go.
+        """
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        for first in range(0, len(texts), TOKENIZED):
+            tokens = self._clip.tokenize(list(texts[first : first + TOKENIZED]))  # (N, T)
+            lengths = (
+                tokens.argmax(dim=1) + 1 if self._clip.is_causal else tokens.new_full((len(tokens),), tokens.shape[1])
+            ).numpy()
+            order = np.argsort(lengths, kind="stable")
+            start = 0
+            while start < len(order):
+                # As many texts as have the tokens of `batch_size` full contexts, at most: the memory of a pass stays the same.
+                widest = lengths[order[min(start + self.config.batch_size, len(order)) - 1]]
+                size = self.config.batch_size * max(1, tokens.shape[1] // int(widest) // 2)
+                part = order[start : start + size]
+                width = int(lengths[part[-1]])
+                vectors[first + part] = self._encode_tokens(tokens[part, :width])
+                start += size
+        return vectors
+
+    def _encode_tokens(self, tokens: torch.Tensor) -> Vectors:
         with self._cast():
-            features = self._model.encode_text(tokens)
+            features = self._clip.encode_text(tokens.to(self._device))
         return _unit(features)
+
+    def _start(self, batch: Sequence[Pixels | Undecodable]) -> _Started:
+        """Send a batch through the model; on a GPU this returns before the model is done."""
+        import torch
+
+        problems = {place: str(each) for place, each in enumerate(batch) if isinstance(each, Undecodable)}
+        whole = [each for each in batch if not isinstance(each, Undecodable)]
+        if not whole:
+            return _Started(torch.full((len(batch), self.dimension), torch.nan), problems)
+        blank = np.zeros_like(whole[0])
+        stacked = np.stack([blank if isinstance(each, Undecodable) else each for each in batch])  # (B, H, W, 3)
+        with self._inference():
+            shared = torch.from_numpy(stacked)
+            if self._device == "cuda":
+                shared = shared.pin_memory().to(self._device, non_blocking=True)
+            pixels = shared.permute(0, 3, 1, 2).contiguous().float().div_(255)  # (B, 3, H, W)
+            pixels = pixels.sub_(self._mean).div_(self._deviation)
+            with self._cast():
+                features = self._clip.encode_image(pixels)  # (B, D)
+        return _Started(features, problems)
+
+    def _finish(self, started: _Started) -> EmbeddedBatch:
+        with self._inference():
+            vectors = _unit(started.features)
+        problems = dict(started.problems)
+        for place in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():
+            problems.setdefault(place, "its embedding is not finite; try embedder.precision=fp32")
+        vectors[list(problems)] = np.nan
+        return EmbeddedBatch(vectors=vectors, problems=problems)
 
     def _cast(self) -> AbstractContextManager[Any]:
         import torch
@@ -160,43 +248,11 @@ class ClipEmbedder:
         finally:
             torch.set_num_threads(before)
 
-    @contextmanager
-    def _decoder(self) -> Iterator[Any]:
-        threads = self.config.decode_threads or (min(8, os.cpu_count() or 1) if self._device == "cuda" else 0)
-        size = self.config.batch_size
 
-        def one(item: tuple[bytes, str]) -> torch.Tensor:
-            return self._decode(*item)
-
-        if threads == 0:
-            yield lambda pictures, names: _batches(map(one, zip(pictures, names, strict=True)), size)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            yield lambda pictures, names: _batches(pool.map(one, zip(pictures, names, strict=True)), size)
-
-    def _decode(self, data: bytes, name: str) -> torch.Tensor:
-        from PIL import Image, ImageOps
-
-        try:
-            with Image.open(io.BytesIO(data)) as picture:
-                # As a person sees it: the record's width and height are those after the EXIF orientation too.
-                pixels: torch.Tensor = self._preprocess(ImageOps.exif_transpose(picture).convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
-            raise DamagedRecordError(
-                f"{name}: the picture cannot be decoded ({problem}); run `verify` on the dataset"
-            ) from problem
-        return pixels
-
-
-def _batches(tensors: Iterator[torch.Tensor], size: int) -> Iterator[list[torch.Tensor]]:
-    batch: list[torch.Tensor] = []
-    for tensor in tensors:
-        batch.append(tensor)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+@dataclass(frozen=True, slots=True)
+class _Started:
+    features: torch.Tensor  # (B, D), perhaps still being computed
+    problems: Mapping[int, str]
 
 
 def _unit(features: torch.Tensor) -> Vectors:
