@@ -11,6 +11,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from shards.config import Config as BaseConfig
+from shards.config import validate
 from shards.errors import ConfigError
 
 HELP = "released weights to ours; prints what was missing, unexpected and resized"
@@ -56,7 +57,8 @@ def run(config: Config, *, dry_run: bool) -> int:
 
     try:
         kind = load_family({"kind": config.family})
-        tensors, model_config = _read(config)
+        tensors, settings = _read(config)
+        model_config = validate(kind.Config, settings, where="settings")
         if dry_run:
             print(f"{len(tensors)} tensors make this model:\n{model_config.model_dump_json(indent=1)}")
             return 0
@@ -75,8 +77,8 @@ def run(config: Config, *, dry_run: bool) -> int:
     return 0
 
 
-def _read(config: Config) -> tuple[Mapping[str, Any], Any]:
-    """The tensors of whatever is to be imported, under released names, and the config of the model that they make."""
+def _read(config: Config) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The tensors of whatever is to be imported, under released names, and the config keys of the model that they make."""
     import argparse
 
     from model.checkpoints import read_tensors
@@ -85,12 +87,12 @@ def _read(config: Config) -> tuple[Mapping[str, Any], Any]:
         # Some released files hold their training's arguments beside the weights; this is a plain container of values.
         tensors = read_tensors(config.checkpoint, allowed=(argparse.Namespace,))
         released = _of_family(config.family, "released")
-        return tensors, released.infer_config(tensors, task=config.task, settings=config.settings)
+        return tensors, released.infer_settings(tensors, task=config.task, settings=config.settings)
     foundations = _of_family(config.family, "foundations")
     assert config.vision is not None
     assert config.text is not None
     tensors = foundations.foundation(_vision(config.vision), _text(config.text))
-    return tensors, foundations.foundation_config(tensors, config.settings)
+    return tensors, foundations.foundation_settings(tensors, config.settings)
 
 
 def _of_family(family: str, module: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from model.families.vicha.config import ConceptsConfig, Config
+from model.families.vicha.config import ConceptsConfig
 from model.families.vicha.released import merged, sizes
 
 _LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
@@ -48,8 +48,8 @@ def foundation(
     return found
 
 
-def foundation_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None) -> Config:
-    """The published pretraining in the sizes of a foundation: the upper half of BERT's layers reads pictures.
+def foundation_settings(tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Work out the family's config keys for the published pretraining: the upper half of BERT's layers reads pictures.
 
     Args:
         tensors: from `foundation`.
@@ -58,7 +58,7 @@ def foundation_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
     data = sizes(tensors, "pretraining")
     del data["concepts"]  # by the published config, not by the file
     data["text"]["fusion_layer"] = data["text"]["layers"] // 2
-    return Config.model_validate(merged(data, settings or {}))
+    return merged(data, settings or {})
 
 
 def _bert(text: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -72,7 +72,14 @@ def stage_of(tensors: Mapping[str, Tensor]) -> Stage:
 
 
 def infer_config(tensors: Mapping[str, Tensor], *, task: str, settings: Mapping[str, Any] | None = None) -> Config:
-    """Build the config of a task's model from a released file.
+    """Build the config of a task's model from a released file; see `infer_settings`."""
+    return Config.model_validate(infer_settings(tensors, task=task, settings=settings))
+
+
+def infer_settings(
+    tensors: Mapping[str, Tensor], *, task: str, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Work out the keys of a task's family config from a released file: its sizes, and what was published for the task.
 
     Args:
         tensors: under released names.
@@ -80,7 +87,7 @@ def infer_config(tensors: Mapping[str, Tensor], *, task: str, settings: Mapping[
         settings: what shall differ, as nested keys of the family's config; they win over all else.
 
     Raises:
-        ValueError: no such task, no such file, or sizes that do not fit together.
+        ValueError: no such task, or the file is of no released model.
     """
     if task not in TASKS:
         raise ValueError(f"task={task!r} is none of the released tasks: {', '.join(TASKS)}")
@@ -97,7 +104,7 @@ def infer_config(tensors: Mapping[str, Tensor], *, task: str, settings: Mapping[
     grid, patch = math.isqrt(tensors["visual_encoder.pos_embed"].shape[1] - 1), data["patch_size"]
     if stage in _STAGES_OF[task] and data["image_size"] // patch != grid:
         data["image_size"] = grid * patch  # it was trained for this task at another size than the published one
-    return Config.model_validate(merged(data, settings or {}))
+    return merged(data, settings or {})
 
 
 def canonical(name: str) -> str:
