@@ -62,9 +62,11 @@ def resize(pixels: Pixels, *, width: int, height: int) -> Pixels:
         return pixels
     import torch
 
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # (1, C, H, W), channels last in memory
+    # (1, C, H, W), channels last in memory. The batch comes first: by the stride of one that was added later torch does not see
+    # that channels are last, works plane by plane and gives planes.
+    planes = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     drawn = torch.nn.functional.interpolate(planes, size=(height, width), mode="bicubic", antialias=True)
-    result: Pixels = drawn[0].permute(1, 2, 0).contiguous().numpy()
+    result: Pixels = drawn.permute(0, 2, 3, 1)[0].contiguous().numpy()
     return result
 
 
@@ -95,7 +97,7 @@ def _plain_jpeg(data: bytes, *, width: int, height: int) -> tuple[Pixels, int] |
     found = outline(data)
     if found is None or found.extension != "jpg":
         return None
-    profile = data.find(_PROFILE, 0, 1 << 16)
+    profile = data.find(_PROFILE, 0, found.start)
     if profile >= 0 and not _is_standard(data[profile : profile + _PROFILE_START]):
         return None
     if found.orientation >= 5:

@@ -36,6 +36,7 @@ class Outline(NamedTuple):
     width: int  # pixels as stored
     height: int
     orientation: int  # as EXIF counts, 1 to 8
+    start: int = 0  # of a JPEG: where its compressed data begin, behind all that is said about them
 
 
 def outline(data: bytes) -> Outline | None:
@@ -66,7 +67,7 @@ def _jpeg(data: bytes) -> Outline | None:
     start = _familiar_start(data) or _start(data)
     if start is None or min(start.width, start.height) < 1 or data.rfind(_JPEG_END, start.end) < 0:
         return None
-    return Outline("jpg", start.width, start.height, start.orientation)
+    return Outline("jpg", start.width, start.height, start.orientation, start.end)
 
 
 def _familiar_start(data: bytes) -> _Start | None:
