@@ -54,6 +54,15 @@ class HasPositionGrids(Protocol):
         ...
 
 
+@runtime_checkable
+class AdoptsWeights(Protocol):
+    """A module that begins with the weights of an earlier stage, some of which have other names there."""
+
+    def adopt(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give an earlier stage's tensors the names they have here; own names stay."""
+        ...
+
+
 def save_weights(module: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write every parameter and persistent buffer of a module, bit for bit, as safetensors.
 
@@ -80,6 +89,17 @@ def load_weights(module: nn.Module, path: str | Path) -> ImportReport:
     tensors = read_tensors(path)
     grids = module.position_grids() if isinstance(module, HasPositionGrids) else {}
     return fill(module, tensors, grids=grids)
+
+
+def load_earlier_weights(module: nn.Module, path: str | Path) -> ImportReport:
+    """Fill a module from a file of an earlier stage, say a fine-tuned model from a pretrained one.
+
+    Raises:
+        ValueError: as `load_weights`.
+    """
+    tensors = read_tensors(path)
+    tensors = module.adopt(tensors) if isinstance(module, AdoptsWeights) else tensors
+    return fill(module, tensors, grids=module.position_grids() if isinstance(module, HasPositionGrids) else {})
 
 
 def read_tensors(path: str | Path, *, allowed: Sequence[type] = ()) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from model.checkpoints import ImportReport, load_weights
+from model.checkpoints import ImportReport, load_earlier_weights, load_weights
 from model.families import load_family
 from model.family import Family, Processor
 from model.text_cleaning import clean_caption, clean_question
@@ -163,7 +163,7 @@ def load_initial_weights(family: Family, init: str) -> ImportReport:
     path = Path(init)
     weights = path if path.is_file() else find_checkpoint(path).weights
     try:
-        report = load_weights(family, weights)
+        report = load_earlier_weights(family, weights)
     except ValueError as error:
         raise ConfigError(f"init={init!r}: {error}") from error
     if not report.loaded:

@@ -103,7 +103,7 @@ class TrainConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """Retrieval between the pictures and the captions of one dataset."""
+    """A run on one dataset: retrieval between its pictures and captions, or the task that the run was fine-tuned for."""
 
     checkpoint: str
     """a run folder (its newest checkpoint) or one checkpoint folder"""
@@ -115,7 +115,9 @@ class EvaluateConfig(Config):
     concepts: str | None = None
     """concepts sidecar of the dataset; unset: the column that the run was trained with, if any"""
     k_test: NonNegativeInt = 128
-    """how many candidates of each query the match head re-ranks; 0: cosine only"""
+    """how many candidates of each query the match head re-ranks, 0: cosine only; of answers, how many are ranked as a whole"""
+    task: dict[str, Any] = Field(default_factory=dict)
+    """keys that replace those of the run's task, such as task.answers=…; imported weights have none, so give task.kind, too"""
     scoring: Scoring = "match"
     """of re-ranked pairs; match: the match logit, as published; match_and_contrast: its log-odds plus the contrast's logit"""
     batch_size: PositiveInt = 64

@@ -1,17 +1,22 @@
-"""From a record with captions to a picture paired with one of its texts: what pretraining and retrieval share."""
+"""From a record to a picture paired with one of its texts: what the tasks share."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import numpy as np
 import xxhash
 
 from model.examples import Paired
 from shards.errors import DatasetError
-from shards.records import Caption, Record
+from shards.records import Caption, Entailment, Question, Record, Statement
 from shards.stream import Item
 from trainers.task import ImageView
 
 CONCEPTS = "concepts"  # the sidecar column that holds an image's phrases, best first
+SECOND_PHRASES = "second_phrases"  # in it, those of the second picture
+
+AnnotationT = TypeVar("AnnotationT", Caption, Entailment, Question, Statement)
 
 
 def pair(item: Item, view: ImageView, rng: np.random.Generator, *, identity: int = -1) -> Paired:
@@ -37,11 +42,20 @@ def pair(item: Item, view: ImageView, rng: np.random.Generator, *, identity: int
 
 def caption_of(record: Record, annotation: int | None) -> Caption:
     """Take the caption with this number; where records are counted (None), the first."""
+    return annotation_of(record, annotation, Caption)
+
+
+def annotation_of(record: Record, annotation: int | None, kind: type[AnnotationT]) -> AnnotationT:
+    """Take the annotation with this number; where records are counted (None), the first.
+
+    Raises:
+        DatasetError: it is of another kind, or the record has none.
+    """
     found = record.annotations[annotation or 0] if record.annotations else None
-    if not isinstance(found, Caption):
-        kind = "no annotations" if found is None else f"annotations of type {found.type!r}"
+    if not isinstance(found, kind):
+        has = "no annotations" if found is None else f"annotations of type {found.type!r}"
         raise DatasetError(
-            f"record {record.key!r} has {kind}, this task needs captions: train on a dataset made from captions"
+            f"record {record.key!r} has {has}, this task needs {kind.type}s: train on a dataset made from {kind.type}s"
         )
     return found
 
@@ -50,6 +64,12 @@ def concepts_of(item: Item) -> tuple[str, ...]:
     """The picture's concepts, best first; empty where the stream reads no concepts sidecar."""
     row = item.sidecars.get(CONCEPTS)
     return tuple(row["phrases"]) if row is not None else ()
+
+
+def second_concepts_of(item: Item) -> tuple[str, ...]:
+    """The second picture's concepts, of records that have two."""
+    row = item.sidecars.get(CONCEPTS)
+    return tuple(row.get(SECOND_PHRASES) or ()) if row is not None else ()
 
 
 def identity_of(record: Record) -> int:

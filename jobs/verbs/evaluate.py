@@ -1,4 +1,4 @@
-"""Retrieval scores of a checkpoint on a dataset."""
+"""Scores of a checkpoint on a dataset, by what it was trained for."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from contextlib import ExitStack
 from jobs.progress import Bar, progress
 from trainers.config import EvaluateConfig
 
-HELP = "recall between pictures and captions, both ways, re-ranked; writes predictions.jsonl and scores.json"
+HELP = (
+    "recall between pictures and captions, or accuracy of answers and labels; writes predictions.jsonl and scores.json"
+)
 
 Config = EvaluateConfig
 
 
 def run(config: EvaluateConfig, *, dry_run: bool) -> int:
-    """Evaluate, and print the recall table; of several processes under `torchrun` the first speaks."""
+    """Evaluate, and print the scores; of several processes under `torchrun` the first speaks."""
     from trainers.distributed import is_first_process
-    from trainers.evaluator import evaluate, plan
+    from trainers.evaluation import evaluate, plan
 
     if dry_run:
         print(plan(config))
@@ -26,7 +28,7 @@ def run(config: EvaluateConfig, *, dry_run: bool) -> int:
         def advance(stage: str, done: int, total: int) -> None:
             if stage not in bars:
                 stack.close()  # the bar of the stage before
-                unit = "texts" if stage == "texts" else "pictures"
+                unit = {"texts": "texts", "rank": "examples"}.get(stage, "pictures")
                 bars[stage] = stack.enter_context(progress(stage, total=total, unit=unit))
             bars[stage].advance(done - bars[stage].done)
 

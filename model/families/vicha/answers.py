@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -106,6 +106,9 @@ class VichaAnswers(Finetuned[Answerer]):
         """
         if not isinstance(request, RankTokens):
             raise ValueError("the candidates are texts; let the processor's `request` cut them into tokens")
+        request = replace(
+            request, ids=request.ids.to(batch.text_ids.device), mask=request.mask.to(batch.text_ids.device)
+        )
         decoder, asked = self.student.decoder, self.ask(self.student, batch)
         questions, keep = len(batch), min(request.keep, len(request.ids))
         every = torch.arange(questions, device=asked.device)

@@ -1,0 +1,110 @@
+"""Questions about pictures, answered in words and scored against ten annotators (VQA v2)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from model.examples import Example, Generate, Target
+from shards.config import Config as BaseConfig
+from shards.errors import ConfigError
+from shards.reader import Dataset
+from shards.records import Annotation, Question
+from shards.stream import Item
+from trainers.metrics.vqa_accuracy import human_answers, vqa_accuracy, vqa_scores
+from trainers.pairing import annotation_of, concepts_of
+from trainers.task import ImageView
+
+
+class Config(BaseConfig):
+    """How answers weigh in training, and which of them an evaluation chooses from."""
+
+    kind: Literal["vqa"] = "vqa"
+    dataset_weights: dict[str, PositiveFloat] = Field(default_factory=lambda: {"vg_qa": 0.5})
+    """what the answers of a dataset are scaled by, under the name in its records; Visual Genome's count half, as published"""
+    answers: str | None = None
+    """a JSON list of the answers to choose from; unset: the commonest answers of the streams that were trained on"""
+    answers_kept: PositiveInt = 3129
+    """how many of the commonest answers are kept where there is no list; the published list has so many"""
+
+
+class VqaTask:
+    """Emits each question with its distinct answers, each weighing its share of the annotators."""
+
+    emits: ClassVar[type[Example]] = Generate
+    count: ClassVar[Literal["records", "annotations"]] = "annotations"
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def example(self, item: Item, view: ImageView, rng: np.random.Generator) -> Generate:
+        found = annotation_of(item.record, item.annotation, Question)
+        scale = self.config.dataset_weights.get(item.record.origin.dataset, 1.0)
+        return Generate(
+            key=item.name,
+            images=(view(item.record, rng),),
+            concepts=concepts_of(item),
+            prompt=found.question,
+            targets=tuple(Target(text=answer.text, weight=answer.weight * scale) for answer in found.answers),
+        )
+
+    def candidates(self, datasets: Iterable[Dataset]) -> tuple[str, ...]:
+        """The answers to choose from: of the list, or the commonest of some datasets, the most frequent first.
+
+        Raises:
+            ConfigError: the list cannot be read, or there is no answer at all.
+        """
+        if self.config.answers is not None:
+            return _read_list(self.config.answers)
+        counts: Counter[str] = Counter()
+        for dataset in datasets:
+            for record in dataset.records(payload=False):
+                for question in record.annotations:
+                    if isinstance(question, Question):
+                        for answer in question.answers:
+                            counts[answer.text] += answer.weight  # type: ignore[assignment]  # shares, not whole counts
+        if not counts:
+            raise ConfigError(
+                "task.answers: the streams that were trained on hold no answer; give a JSON list of answers"
+            )
+        ordered = sorted(counts, key=lambda text: (-counts[text], text))
+        return tuple(ordered[: self.config.answers_kept])
+
+    def scores(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> Mapping[str, float]:
+        """Score answers by the rules of the public evaluation; empty where the answers are not published."""
+        questions = [each for each in annotations if isinstance(each, Question)]
+        if not all(question.answers for question in questions):
+            return {}
+        said = {str(question.id): answer for question, answer in zip(questions, predicted, strict=True)}
+        given = [human_answers(question) for question in questions]
+        commonest = Counter(answer for answers in given for answer in answers).most_common(1)[0][0]
+        constant = 100 * sum(vqa_accuracy(commonest, answers) for answers in given) / len(given)
+        return {**vqa_scores(said, questions).as_metrics(), "constant": constant}
+
+    def submission(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> list[dict[str, object]]:
+        """What the public evaluation server takes: one object per question, ids as numbers where they are."""
+        return [
+            {"question_id": int(each.id) if each.id and each.id.isdecimal() else each.id, "answer": answer}
+            for each, answer in zip(annotations, predicted, strict=True)
+        ]
+
+
+def build(config: Config) -> VqaTask:
+    """Build the task."""
+    return VqaTask(config)
+
+
+def _read_list(path: str) -> tuple[str, ...]:
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"task.answers={path!r} cannot be read ({error}); give a JSON list of answers") from error
+    if not isinstance(found, list) or not found or not all(isinstance(answer, str) for answer in found):
+        raise ConfigError(f"task.answers={path!r} is no list of texts; give a JSON list such as answer_list.json")
+    return tuple(dict.fromkeys(found))
