@@ -6,7 +6,8 @@ most the shard in hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,9 @@ import numpy.typing as npt
 from concepts.bank import ConceptBank, read_bank
 from concepts.embed import ClipEmbedder, EmbedderConfig
 from concepts.nouns import ShardUnit
-from concepts.select import Selection, select_concepts
+from concepts.select import NOTHING, Selection, select_concepts
 from concepts.vocabulary import read_vocabulary
-from shards.config import digest
+from shards.config import canonical_json, digest
 from shards.errors import DatasetError
 from shards.reader import Dataset, open_dataset
 from shards.records import Record
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 EMBEDDING, CONCEPTS = "image_embedding", "concepts"
 VOCABULARY_FILE, BANK_FILE = "vocabulary.json", "bank.npy"
-SCHEMA = 1
+SCHEMA = 2  # 1 had no nulls, and stopped at a picture that could not be decoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,8 @@ class ConceptPlan:
     bank: str  # digest
     phrases: int
     top_k: int
+    min_score: float = -1.0
+    max_likeness: float = 1.0
 
     @property
     def embedding_digest8(self) -> str:
@@ -62,6 +65,8 @@ class ConceptPlan:
             "bank": self.bank,
             "phrases": self.phrases,
             "top_k": self.top_k,
+            "min_score": self.min_score,
+            "max_likeness": self.max_likeness,
         }
 
     @property
@@ -77,6 +82,7 @@ class Annotated:
     pictures: int
     embedded: int  # pictures that went through the model; 0 where their embeddings were there
     unreported: int  # pictures of which `on_pictures` has not been told
+    problems: Mapping[str, str]  # by key, why a picture embedded now has no embedding
 
 
 class PictureEmbedder:
@@ -109,38 +115,52 @@ class PictureEmbedder:
         return {**self.__dict__, "_embedder": None, "_on_pictures": None}
 
     def vectors(self, dataset: Dataset, shard: int) -> tuple[npt.NDArray[np.float16], int]:
-        """The (N, D) embeddings of a shard in its order, and how many pictures went through the model for them now."""
-        vectors = stored_vectors(dataset, shard, embedding_digest8(self._card))
+        """The (N, D) embeddings of a shard in its order, and how many pictures went through the model for them now.
+
+        A picture that cannot be decoded has a row of NaN; `picture_problems` says why.
+        """
+        vectors, embedded, _ = self.embed(dataset, shard)
+        return vectors, embedded
+
+    def embed(self, dataset: Dataset, shard: int) -> tuple[npt.NDArray[np.float16], int, Mapping[str, str]]:
+        """As `vectors`, and the problems of the pictures that went through the model now, by key."""
+        digest8 = embedding_digest8(self._card)
+        vectors = stored_vectors(dataset, shard, digest8)
         if vectors is not None:
-            return vectors, 0
-        vectors = self._embed(dataset, shard)
-        keys = dataset.index(shard).keys
+            return vectors, 0, {}
+        vectors, found = self._embed(dataset, shard)
+        keys, name = dataset.index(shard).keys, dataset.manifest[shard].name
+        problems = {keys[place]: problem for place, problem in found.items()}
+        if problems:  # before the embeddings, which say that the shard is done
+            dataset.storage.create(_problem_file(digest8, name), canonical_json(problems))
         write_sidecar(
             dataset.storage,
             column=EMBEDDING,
-            digest8=embedding_digest8(self._card),
-            shard=dataset.manifest[shard].name,
+            digest8=digest8,
+            shard=name,
             keys=keys,
             values=embedding_table(vectors),
             card={"embedder": self._card, "schema": SCHEMA},
         )
-        return vectors, len(keys)
+        return vectors, len(keys), problems
 
-    def _embed(self, dataset: Dataset, shard: int) -> npt.NDArray[np.float16]:
+    def _embed(self, dataset: Dataset, shard: int) -> tuple[npt.NDArray[np.float16], Mapping[int, str]]:
         """Embed a shard's pictures, a few batches of encoded bytes in memory at a time.
 
         Returns:
-            (N, D) float16, in the shard's order.
+            (N, D) float16, in the shard's order, and by row why there is none.
         """
         embedder = self._loaded()
         rows: list[npt.NDArray[np.float16]] = [np.zeros((0, embedder.dimension), np.float16)]
-        for records in _chunks(dataset.records(shard), 4 * self._config.batch_size):
-            pictures = [picture_of(record, where=dataset.path) for record in records]
-            names = [f"{dataset.manifest[shard].name}, record {record.key!r}" for record in records]
-            rows.append(embedder.images(pictures, names=names).astype(np.float16))
+        problems: dict[int, str] = {}
+        done = 0
+        for batch in embedder.stream(picture_of(record, where=dataset.path) for record in dataset.records(shard)):
+            rows.append(batch.vectors.astype(np.float16))
+            problems.update({done + place: problem for place, problem in batch.problems.items()})
+            done += len(batch.vectors)
             if self._on_pictures is not None:
-                self._on_pictures(len(records))
-        return np.concatenate(rows)
+                self._on_pictures(len(batch.vectors))
+        return np.concatenate(rows), problems
 
     def _loaded(self) -> ClipEmbedder:
         if self._embedder is None:
@@ -185,19 +205,24 @@ class ConceptAnnotator(PictureEmbedder):
         dataset = open_dataset(unit.dataset)
         entry = dataset.manifest[unit.shard]
         keys = dataset.index(unit.shard).keys
-        vectors, embedded = self.vectors(dataset, unit.shard)
+        vectors, embedded, problems = self.embed(dataset, unit.shard)
         bank = self._bank_of(dataset)
+        plan = self._plan
+        selection = select_concepts(vectors, bank, plan.top_k, min_score=plan.min_score, max_likeness=plan.max_likeness)
         write_sidecar(
             dataset.storage,
             column=CONCEPTS,
-            digest8=self._plan.concepts_digest8,
+            digest8=plan.concepts_digest8,
             shard=entry.name,
             keys=keys,
-            values=concept_table(select_concepts(vectors, bank, self._plan.top_k), bank.phrases),
-            card=self._plan.card,
+            values=concept_table(selection, bank.phrases),
+            card=plan.card,
         )
         return Annotated(
-            pictures=len(keys), embedded=embedded, unreported=0 if self._on_pictures and embedded else len(keys)
+            pictures=len(keys),
+            embedded=embedded,
+            unreported=0 if self._on_pictures and embedded else len(keys),
+            problems=problems,
         )
 
     def _bank_of(self, dataset: Dataset) -> ConceptBank:
@@ -216,12 +241,38 @@ def embedding_digest8(card: Mapping[str, Any]) -> str:
 
 
 def stored_vectors(dataset: Dataset, shard: int, digest8: str) -> npt.NDArray[np.float16] | None:
-    """The (N, D) embeddings of a shard in its order; None where they are not made yet."""
-    if dataset.manifest[shard].name not in sidecar_shards(dataset.storage, EMBEDDING, digest8):
+    """The (N, D) embeddings of a shard in its order, NaN where a picture has none; None where they are not made yet.
+
+    Raises:
+        DatasetError: the column is about other records than the dataset's.
+    """
+    name = dataset.manifest[shard].name
+    if name not in sidecar_shards(dataset.storage, EMBEDDING, digest8):
         return None
-    column = open_sidecar(dataset, f"{EMBEDDING}-{digest8}").table(shard)["embedding"].combine_chunks()
-    flat: npt.NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(column), -1)
+    table = open_sidecar(dataset, f"{EMBEDDING}-{digest8}").table(shard)
+    if table["key"].to_pylist() != list(dataset.index(shard).keys):
+        raise DatasetError(
+            f"{dataset.path}: {EMBEDDING}-{digest8} holds other records for {name} than the dataset does; it belongs to another "
+            "dataset: remove it and make it again"
+        )
+    column = table["embedding"].combine_chunks()
+    whole = np.asarray(column.is_valid())
+    vectors = np.full((len(column), column.type.list_size), np.nan, np.float16)
+    vectors[whole] = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, vectors.shape[1])
+    return vectors
+
+
+def picture_problems(dataset: Dataset, digest8: str) -> dict[str, str]:
+    """By key, why a picture of a dataset has a null for its embedding."""
+    folder = _problem_file(digest8, "").rpartition("/")[0]
+    found: dict[str, str] = {}
+    for name in dataset.storage.list(folder):
+        found.update(json.loads(dataset.storage.read(name)))
+    return found
+
+
+def _problem_file(digest8: str, shard: str) -> str:
+    return f"{sidecar_folder(EMBEDDING, digest8)}/problems/{shard}.json"
 
 
 def picture_of(record: Record, *, where: str) -> bytes:
@@ -239,32 +290,25 @@ def picture_of(record: Record, *, where: str) -> bytes:
 
 
 def embedding_table(vectors: npt.NDArray[np.float16]) -> pa.Table:
-    """One fixed-size list of D halves per row."""
+    """One fixed-size list of D halves per row; null for a row of NaN."""
     import pyarrow as pa
 
     flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), pa.float16())
-    return pa.table({"embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
+    missing = ~np.isfinite(vectors).all(axis=1)
+    mask = pa.array(missing) if missing.any() else None
+    return pa.table({"embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1], mask=mask)})
 
 
 def concept_table(selection: Selection, phrases: Sequence[str]) -> pa.Table:
     """Phrases and scores, best first."""
     import pyarrow as pa
 
-    chosen = [[phrases[place] for place in row] for row in selection.indices.tolist()]
+    whole = selection.indices != NOTHING
+    offsets = pa.array(np.concatenate(([0], whole.sum(axis=1).cumsum())), pa.int32())
+    words = pa.DictionaryArray.from_arrays(pa.array(selection.indices[whole]), pa.array(phrases, pa.string()))
     return pa.table(
         {
-            "phrases": pa.array(chosen, pa.list_(pa.string())),
-            "scores": pa.array(selection.scores.tolist(), pa.list_(pa.float32())),
+            "phrases": pa.ListArray.from_arrays(offsets, words.dictionary_decode()),
+            "scores": pa.ListArray.from_arrays(offsets, pa.array(selection.scores[whole], pa.float32())),
         }
     )
-
-
-def _chunks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
-    chunk: list[Record] = []
-    for record in records:
-        chunk.append(record)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
