@@ -6,9 +6,11 @@ number of times, in any order.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from shards.records import Record, Reject
 from shards.storage import open_storage
 from shards.writer import ShardWriter, UnitReport, committed_units, read_commit
 
+_COLLECTED_LESS = 100
 _SIZES_LOOKED_AT = 200
 _RECORD_OVERHEAD = 3072  # bytes of tar headers, padding, JSON and text beside the media
 
@@ -121,7 +124,8 @@ def plan_units(config: ConvertConfig) -> Sequence[Unit]:
         InputError: the raw files are wrong as a whole, or hold nothing.
     """
     chain_of(load_transforms(config.transforms))  # a typo there must show before the first unit, not inside it
-    units = _source(config).units()
+    with _seldom_collected():
+        units = _source(config).units()
     if not units:
         raise InputError(f"source.annotations: {config.source.get('annotations')} holds no item; is it the right file?")
     return units
@@ -150,13 +154,26 @@ def convert_unit(config: ConvertConfig, unit: Unit) -> UnitReport:
         unit_index=unit.index,
         config_digest=config_digest,
     ) as writer:
-        for result in _results(source.read(unit), transforms):
-            writer.reject(result) if isinstance(result, Reject) else writer.add(result)
+        items = list(unit.items)  # parsed once for all that is asked of them
+        with _seldom_collected():
+            for result in _results(source.read(replace(unit, items=items)), transforms):
+                writer.reject(result) if isinstance(result, Reject) else writer.add(result)
         return writer.commit(
-            raw_items=len(unit.items),
-            raw_annotations=sum(source.annotation_count(item) for item in unit.items),
-            retried=[item["id"] for item in unit.items] if unit.retry else None,
+            raw_items=len(items),
+            raw_annotations=sum(map(source.annotation_count, items)),
+            retried=[item["id"] for item in items] if unit.retry else None,
         )
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Look for garbage in circles a hundred times less often: records have none, and looking costs as much as hashing them."""
+    usual = gc.get_threshold()
+    gc.set_threshold(usual[0] * _COLLECTED_LESS, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _results(reads: Iterable[Record | Reject], transforms: Sequence[Transform]) -> Iterator[Record | Reject]:
@@ -169,7 +186,7 @@ def _results(reads: Iterable[Record | Reject], transforms: Sequence[Transform]) 
         item = read.id if isinstance(read, Reject) else read.origin.id
         yield from (replace(reject, item=item) for reject in waiting)
         waiting.clear()
-        for result in transformed(read, transforms) if isinstance(read, Record) else (read,):
+        for result in transformed(read, transforms) if transforms and isinstance(read, Record) else (read,):
             if isinstance(result, Reject) and result.level == "annotation":
                 yield replace(result, item=item)
             else:

@@ -77,8 +77,11 @@ class Draft:
 
     def add_caption(self, text: Any, *, id: str | None, where: str) -> None:
         """Take one raw caption; anything that is no usable text is noted as refused under `where`."""
-        with self.refusing(id or where):
+        try:  # not `refusing`, which costs as much as all the rest of a caption
             usable = usable_text(text, what="caption", where=where)
+        except MediaProblem as problem:
+            self.refuse(id or where, problem.reason, problem.detail)
+        else:
             self.annotations.append(Caption(id=None if id is None else printable(id), text=usable))
 
     def item(self) -> RawItem:

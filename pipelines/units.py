@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import xxhash
 
-from shards.config import canonical_json, digest
+from shards.config import digest
+
+# What `shards.config.canonical_json` writes; made once, because `json.dumps` with any option builds an encoder for every call.
+_LINE = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 RawItem = Mapping[str, Any]  # JSON values only; always has "id"; what a worker needs to build the record, but no pixels
 
@@ -37,7 +41,7 @@ class Unit:
 
 def as_line(item: RawItem) -> bytes:
     """An item as it is spooled and hashed: one line of canonical JSON."""
-    return canonical_json(dict(item))
+    return _LINE.encode(dict(item)).encode()
 
 
 def hash_of_items(lines: Iterable[bytes]) -> str:

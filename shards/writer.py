@@ -207,9 +207,13 @@ class ShardWriter:
             raise self._unwritable(problem) from problem
         self._keys.add(record.key)
         self._rows.append(index_row(record, [*members, *(elsewhere or ())]))
-        self._media_kinds.update(media.kind for media in record.media)
-        self._annotation_types.update({annotation.type for annotation in record.annotations})
-        self._licences.update([record.origin.licence] if record.origin.licence else [])
+        # One by one: `Counter.update` has more to find out than there is to count.
+        for media in record.media:
+            self._media_kinds[media.kind] += 1
+        if record.annotations:
+            self._annotation_types[record.annotations[0].type] += 1
+        if record.origin.licence:
+            self._licences[record.origin.licence] += 1
 
     def reject(self, reject: Reject) -> None:
         """Note a raw item, or one of its annotations, that did not become part of a record."""
@@ -283,7 +287,7 @@ class ShardWriter:
             self._write(data)
             self._waiting.append(fill)
         self._offset = offset + len(data) + len(fill)
-        return Member(extension=extension, offset=offset, size=len(data), xxh3=xxhash.xxh3_64_intdigest(data))
+        return Member(extension, offset, len(data), xxhash.xxh3_64_intdigest(data))
 
     def _flush(self) -> None:
         """Write the small pieces that wait; together, because each write and each hash has its price."""
