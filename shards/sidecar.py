@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,16 +75,25 @@ class Sidecar:
         """Whether every shard of the dataset has its part of the column."""
         return {entry.name for entry in self.dataset.manifest} <= written_parts(self.dataset.storage, self.folder)
 
-    def table(self, shard: int) -> pa.Table:
-        """The column of one shard, as written.
+    def table(self, shard: int, *, fields: Sequence[str] | None = None) -> pa.Table:
+        """The column of one shard, as written, or its keys and some of its fields only.
 
         Raises:
-            DatasetError: this part is missing or damaged.
+            DatasetError: this part is missing or damaged, or has no such field.
         """
         storage = self.dataset.storage
         path = part_path(self.folder, self.dataset.manifest[shard].name)
         try:
-            return pq.read_table(pa.BufferReader(storage.read(path)))
+            file = pq.ParquetFile(pa.BufferReader(storage.read(path)))
+            if fields is None:
+                return file.read()
+            names: list[str] = file.schema_arrow.names
+            unknown = [field for field in fields if field not in names]
+            if unknown:
+                raise DatasetError(
+                    f"{storage.path(path)} has no field {unknown[0]!r}; it has {', '.join(name for name in names if name != 'key')}"
+                )
+            return file.read(columns=["key", *fields])
         except FileNotFoundError as problem:
             raise DatasetError(
                 f"{storage.path(path)} is missing; run the job that makes {self.column!r} again"

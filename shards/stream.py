@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import Field
 
 from shards.address import Address
-from shards.config import Config
+from shards.config import Config, digest
 from shards.errors import BudgetError, ConfigError, DamagedRecordError
 from shards.order import SourceSpec, Stream, StreamState
 from shards.records import Record
@@ -18,6 +17,7 @@ from shards.records import Record
 if TYPE_CHECKING:
     from shards.reader import Dataset
     from shards.sidecar import Sidecar
+    from shards.view import View
 
 __all__ = [  # the order is part of what a user of streams needs
     "Count",
@@ -63,11 +63,13 @@ class Item:
     record: Record
     annotation: int | None  # number within `record.annotations`; None where records are counted
     sidecars: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # column → row
+    visit: int = 0  # how often the epoch has shown it before; above 0 only in views that repeat items
 
     @property
     def name(self) -> str:
-        """The key of the item's random choices: the record's key, and the annotation's number where one is meant."""
-        return self.record.key if self.annotation is None else f"{self.record.key}#{self.annotation}"
+        """The key of the item's random choices: the record's key, and the annotation's and the visit's number where meant."""
+        name = self.record.key if self.annotation is None else f"{self.record.key}#{self.annotation}"
+        return f"{name}@{self.visit}" if self.visit else name
 
 
 class RecordStream:
@@ -83,6 +85,7 @@ class RecordStream:
         *,
         count: Count = "annotations",
         sidecars: Mapping[str, Mapping[str, Sidecar]] | None = None,
+        views: Mapping[str, View] | None = None,
         budget: DamageBudget | None = None,
         payload: bool = True,
     ) -> None:
@@ -93,6 +96,7 @@ class RecordStream:
             datasets: one per source of the stream.
             count: what the stream's sizes count.
             sidecars: source → column → sidecar whose row goes with each record.
+            views: by source, what is seen of its dataset; of others all is.
             budget: how much damage this process tolerates.
             payload: whether the media bytes are read, or the records' headers only.
 
@@ -101,10 +105,12 @@ class RecordStream:
         """
         self.stream, self.count, self.budget = stream, count, budget or DamageBudget()
         self._datasets, self._sidecars, self._payload = dict(datasets), dict(sidecars or {}), payload
+        self._views = dict(views or {})
         for name, spec in stream.sources.items():
-            if name not in self._datasets or spec != dataclasses.replace(
-                source_of(self._datasets[name], count), weight=spec.weight
-            ):
+            here = (
+                source_of(self._datasets[name], count, view=self._views.get(name)) if name in self._datasets else None
+            )
+            if here is None or (spec.dataset_digest, spec.sizes) != (here.dataset_digest, here.sizes):
                 raise ConfigError(
                     f"streams.{name}: the dataset at hand is not the one that the stream's order was made for"
                 )
@@ -154,12 +160,19 @@ class RecordStream:
             )
         columns = self._sidecars.get(address.source, {})
         rows = {column: sidecar.row(address.shard, record.key) for column, sidecar in columns.items()}
-        return Item(address=address, record=record, annotation=annotation, sidecars=rows)
+        _, visit = self._seen(address)
+        return Item(address=address, record=record, annotation=annotation, sidecars=rows, visit=visit)
 
     def _locate(self, address: Address) -> tuple[int, int | None]:
+        item, _ = self._seen(address)
         if self.count == "records":
-            return address.item, None
-        return self._datasets[address.source].index(address.shard).locate(address.item)
+            return item, None
+        return self._datasets[address.source].index(address.shard).locate(item)
+
+    def _seen(self, address: Address) -> tuple[int, int]:
+        """The item's number in its whole shard, and how often the epoch's view has shown it before."""
+        view = self._views.get(address.source)
+        return (address.item, 0) if view is None else view.visits.item(address.shard, address.item)
 
     def _note(self, address: Address, problem: DamagedRecordError) -> None:
         if not self.stream.drop_last:
@@ -178,9 +191,23 @@ class RecordStream:
         return self._datasets[address.source].manifest[address.shard].name
 
 
-def source_of(dataset: Dataset, count: Count, weight: float | None = None) -> SourceSpec:
-    """Describe a dataset to the order."""
-    return SourceSpec(dataset_digest=dataset.digest, sizes=tuple(dataset.shard_sizes(count)), weight=weight)
+def source_of(
+    dataset: Dataset,
+    count: Count,
+    weight: float | None = None,
+    *,
+    view: View | None = None,
+    epochs: int = 1,
+    group: str = "",
+) -> SourceSpec:
+    """Describe a dataset, or what a view shows of it, to the order."""
+    return SourceSpec(
+        dataset_digest=dataset.digest if view is None else digest([dataset.digest, view.digest]),
+        sizes=tuple(dataset.shard_sizes(count)) if view is None else view.sizes,
+        weight=weight,
+        epochs=epochs,
+        group=group,
+    )
 
 
 def check_damage(damages: Sequence[Damage], *, allowed: int) -> None:
