@@ -19,6 +19,10 @@ class DatasetError(OstrakaError):
     """A dataset on disk is missing, damaged, or was made by another config than the one at hand."""
 
 
+class StoreError(DatasetError):
+    """A store refuses, or does not answer however often it is asked. No record is damaged by that: the run stops."""
+
+
 class DamagedRecordError(DatasetError):
     """One record cannot be read: its checksum, header or JSON is wrong. The stream counts these against a budget."""
 

@@ -16,6 +16,7 @@ import xxhash
 from shards.codec import HEADER_MEMBER
 from shards.errors import DatasetError
 from shards.index import ShardIndex
+from shards.patience import Patience
 from shards.storage import Storage, open_storage
 from shards.tar_walk import Loss, TarWalk
 
@@ -72,10 +73,10 @@ class Seen:
     stamp: str
 
 
-def place_of(address: str) -> tuple[Storage, str]:
+def place_of(address: str, *, patience: Patience | None = None) -> tuple[Storage, str]:
     """The storage that holds a file, and the file's name in it."""
     folder, _, name = address.rpartition("/")
-    return open_storage(folder or "/"), name
+    return open_storage(folder or "/", patience=patience), name
 
 
 def look_at(address: str) -> Seen:
@@ -95,7 +96,7 @@ def look_at(address: str) -> Seen:
 
     try:
         system, path = fsspec.core.url_to_fs(address)
-        info = system.info(path)
+        info = Patience().ask(address, lambda: system.info(path))
     except FileNotFoundError as problem:
         raise DatasetError(missing) from problem
     if info.get("size") is None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,30 +14,33 @@ from typing import Any, Literal
 import xxhash
 
 from shards.annotation_column import AnnotationColumn
-from shards.codec import HEADER_MEMBER, decode_record
+from shards.codec import decode_record
 from shards.config import digest
 from shards.errors import DamagedRecordError, DatasetError
-from shards.foreign import UNCHECKED, look_at, place_of
-from shards.index import ShardIndex, read_index, tar_path
+from shards.foreign import UNCHECKED
+from shards.forks import begin_in_every_child
+from shards.index import ShardIndex, read_index
 from shards.manifest import Card, ShardEntry, manifest_digest, read_card, read_manifest
+from shards.members import Member, MemberReader
 from shards.records import Record
+from shards.remote import CacheConfig
 from shards.storage import Storage, open_storage
 
-_Member = tuple[str, int, int, int]  # extension, offset, size, xxh3
-
-_OPEN_FILES = 64
+_BLOCK_BYTES = 8 << 20  # of neighbouring records that are read ahead together
 _INDICES = 256  # about 0.1 MB each at 1,000 records
+_BROKEN_DISK = frozenset({errno.EIO, errno.ESTALE, errno.EUCLEAN})  # what a file system says of bytes that it has lost
 
 
 class Dataset:
     """A finished dataset. Pickles to its address; files and indices are opened lazily in each process, a bounded number of them."""
 
-    def __init__(self, storage: Storage, *, annotations: str | None = None) -> None:
+    def __init__(self, storage: Storage, *, annotations: str | None = None, cache: CacheConfig | None = None) -> None:
         """Read card and manifest.
 
         Args:
             storage: where it lies.
             annotations: a column of annotations to see the dataset through: its records are then those that have any there.
+            cache: how it is read where it lies in a store.
 
         Raises:
             DatasetError: there is no finished dataset or column, or they do not agree.
@@ -52,10 +55,13 @@ class Dataset:
         self._column = None if annotations is None else AnnotationColumn(storage, annotations)
         if self._column is not None:
             self.card, self.manifest = _seen_through(self._column, self.card, self.manifest)
+        self._members = MemberReader(storage, self.manifest, cache or CacheConfig())
+        if self._members.has_remote:
+            self._members.remote.settle()
         self._start_process()
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("storage", "card", "manifest", "_column")
+        names = ("storage", "card", "manifest", "_column", "_members")
         return {name: self.__dict__[name] for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -69,11 +75,14 @@ class Dataset:
         return f"Dataset({self.path!r}, records={len(self)})"
 
     def _start_process(self) -> None:
-        self._lock = threading.Lock()
         self._indices: OrderedDict[int, ShardIndex] = OrderedDict()
-        self._files: OrderedDict[str, _TarFile] = OrderedDict()
-        self._unchanged: set[int] = set()  # shards whose foreign tar was looked at
         self._places: dict[str, tuple[int, int]] | None = None
+        self.begin_process()
+        begin_in_every_child(self)
+
+    def begin_process(self) -> None:
+        """Open the lock; the indices that a parent has read serve its children as well."""
+        self._lock = threading.Lock()
 
     @property
     def path(self) -> str:
@@ -125,8 +134,7 @@ class Dataset:
         if not 0 <= row < len(index):
             raise IndexError(f"{self.path}: {index.name} has {len(index)} records, not a row {row}")
         key = index.keys[row]
-        wanted = [place for place in index.members(row) if place[0] == "json" or (payload and place[0] != "txt")]
-        members = self._checked(shard, key, wanted)
+        members = self._checked(shard, row, key, _wanted(index, row, payload=payload))
         where = f"{self.path}: shard {index.name}"
         try:
             record = decode_record(key, members)
@@ -139,10 +147,44 @@ class Dataset:
         return record
 
     def records(self, shard: int | None = None, *, payload: bool = True) -> Iterator[Record]:
-        """Read the records of one shard, or of all, in order."""
-        for number in range(len(self.manifest)) if shard is None else (shard,):
-            for row in range(self.manifest[number].records):
+        """Read the records of one shard, or of all, in order; from a store they are read ahead."""
+        blocks = list(self._blocks(range(len(self.manifest)) if shard is None else (shard,)))
+        ahead = self._members.remote.config.threads if self.ahead else 0
+        for place, (number, rows) in enumerate(blocks):
+            # The first round announces several blocks, every later one the block that comes into sight.
+            for coming, its_rows in blocks[0 if place == 0 else place + ahead : place + ahead + 1] if ahead else ():
+                self.expect(coming, partial(iter, its_rows), payload=payload)
+            for row in rows:
                 yield self.record(number, row, payload=payload)
+
+    @property
+    def ahead(self) -> int:
+        """How many steps should be announced before they are read: 0 where all lies on this machine."""
+        return self._members.remote.reads_ahead if self._members.has_remote else 0
+
+    def expect(self, shard: int, rows: Callable[[], Iterable[int]], *, payload: bool = True) -> None:
+        """Announce records that will be read soon, so that they are fetched meanwhile. Changes nothing but the waiting.
+
+        Args:
+            shard: number in the manifest.
+            rows: names the rows; called by another thread, since naming them may take the shard's index.
+            payload: whether the media will be read too.
+        """
+        if self.ahead and self._members.is_remote(shard):
+            self._members.remote.ahead.expect(shard, partial(self._load, shard, rows, payload=payload))
+
+    def _load(self, shard: int, rows: Callable[[], Iterable[int]], *, payload: bool) -> dict[int, dict[str, bytes]]:
+        index = self.index(shard)
+        return self._members.read_rows(shard, {row: _wanted(index, row, payload=payload) for row in rows()})
+
+    def _blocks(self, shards: Iterable[int]) -> Iterator[tuple[int, range]]:
+        """Cut shards into stretches of neighbouring records of about `_BLOCK_BYTES`."""
+        for shard in shards:
+            entry = self.manifest[shard]
+            size = entry.bytes if entry.foreign is None else entry.foreign.bytes
+            length = max(1, entry.records * _BLOCK_BYTES // max(size, 1))
+            for start in range(0, entry.records, length):
+                yield shard, range(start, min(start + length, entry.records))
 
     def raw(self, shard: int) -> Iterator[tuple[str, dict[str, bytes]]]:
         """Read the records of a shard in order as key and members, extension to bytes: checked, but nothing parsed.
@@ -152,7 +194,7 @@ class Dataset:
         """
         index = self.index(shard)
         for row, key in enumerate(index.keys):
-            yield key, self._checked(shard, key, index.members(row))
+            yield key, self._checked(shard, row, key, index.members(row))
 
     def locate(self, key: str) -> tuple[int, int]:
         """Find a key: its shard and row. The first call reads every index.
@@ -168,104 +210,62 @@ class Dataset:
             }
         return self._places[key]
 
-    def _checked(self, shard: int, key: str, wanted: list[_Member]) -> dict[str, bytes]:
+    def _checked(self, shard: int, row: int, key: str, wanted: list[Member]) -> dict[str, bytes]:
         """Some members of a record, extension to bytes, each as long as the index says and with its checksum."""
-        entry = self.manifest[shard]
-        members: dict[str, bytes] = {}
-        for (extension, _, size, xxh3), data in zip(wanted, self._read(shard, wanted), strict=True):
-            if len(data) != size:
-                what = f"its {extension!r} member ends after {len(data)} of {size} bytes"
-            elif xxhash.xxh3_64_intdigest(data) != xxh3 and not (xxh3 == UNCHECKED and entry.foreign is not None):
-                what = f"its {extension!r} member does not match its checksum"
-            else:
-                members[extension] = data
-                continue
-            raise self._blame(shard, f"{self.path}: shard {entry.name}, record {key!r}: {what}")
-        return members
-
-    def _read(self, shard: int, members: list[_Member]) -> list[bytes]:
-        """The bytes of some members of a record, in their order; fewer bytes where a file ends before."""
-        foreign = self.manifest[shard].foreign
-        if foreign is None:
-            return self._read_tar(shard, members, self.storage, tar_path(self.manifest[shard].name))
-        # The header lies in a shard of ours, the media in the tar that was indexed where it lay.
-        own = [member for member in members if member[0] == HEADER_MEMBER]
-        outside = [member for member in members if member[0] != HEADER_MEMBER]
-        found = self._read_tar(shard, own, self.storage, tar_path(self.manifest[shard].name))
-        if outside:
-            if shard not in self._unchanged:
-                foreign.check_unchanged()
-                self._unchanged.add(shard)
-            found += self._read_tar(shard, outside, *place_of(foreign.address))
-        by_name = dict(zip([member[0] for member in own + outside], found, strict=True))
-        return [by_name[member[0]] for member in members]
-
-    def _read_tar(self, shard: int, members: list[_Member], storage: Storage, name: str) -> list[bytes]:
-        if not storage.is_local:
-            return _read_span(storage, name, members)
-        tar = self._file(storage.path(name))
-        return [os.pread(tar.descriptor, size, offset) for _, offset, size, _ in members]
-
-    def _blame(self, shard: int, what: str) -> DatasetError:
-        """Damage to one record; or to the whole shard, where the foreign tar was written again since it was indexed."""
-        foreign = self.manifest[shard].foreign
-        if foreign is not None and look_at(foreign.address).stamp != foreign.stamp:
-            return DatasetError(
-                f"{what}: {foreign.address} was written again after it was indexed; bring the old file back, or run `index` "
-                "again with another output"
-            )
-        return DamagedRecordError(what)
-
-    def _file(self, path: str) -> _TarFile:
-        with self._lock:
-            found = self._files.get(path)
-            if found is None:
-                found = self._files[path] = _TarFile(path)
-                while len(self._files) > _OPEN_FILES:
-                    self._files.popitem(last=False)
-            else:
-                self._files.move_to_end(path)
-            return found
-
-
-class _TarFile:
-    """An open shard. `pread` has no position, so threads and forked workers share it safely; it closes with its last user."""
-
-    def __init__(self, path: str) -> None:
-        self.descriptor = -1
+        ahead = self._members.remote.ahead.take(shard, row, [member[0] for member in wanted]) if self.ahead else None
         try:
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            found = [ahead[member[0]] for member in wanted] if ahead is not None else self._members.read(shard, wanted)
+            what = self._wrong(shard, wanted, found)
+            if what is not None and self._members.may_read_again(shard):
+                found = self._members.read(shard, wanted)
+                what = self._wrong(shard, wanted, found)
         except FileNotFoundError as problem:
-            raise DatasetError(f"{path} is missing; run the `verify` verb on the dataset") from problem
+            tar = problem.filename or problem
+            what = f"{tar} is missing; run the `verify` verb on the dataset"
+            raise DamagedRecordError(self._named(shard, key, what)) from problem
+        except OSError as problem:
+            if problem.errno not in _BROKEN_DISK:
+                raise
+            what = f"its bytes cannot be read ({problem.strerror})"
+            raise DamagedRecordError(self._named(shard, key, what)) from problem
+        if what is not None:
+            raise self._members.blame(shard, self._named(shard, key, what))
+        return {member[0]: data for member, data in zip(wanted, found, strict=True)}
 
-    def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
+    def _named(self, shard: int, key: str, what: str) -> str:
+        return f"{self.path}: shard {self.manifest[shard].name}, record {key!r}: {what}"
+
+    def _wrong(self, shard: int, wanted: list[Member], found: list[bytes]) -> str | None:
+        """Say which member is not what the index says, and how; None where all are."""
+        for (extension, _, size, xxh3), data in zip(wanted, found, strict=True):
+            if len(data) != size:
+                return f"its {extension!r} member ends after {len(data)} of {size} bytes"
+            is_unchecked = xxh3 == UNCHECKED and self.manifest[shard].foreign is not None
+            if xxhash.xxh3_64_intdigest(data) != xxh3 and not is_unchecked:
+                return f"its {extension!r} member does not match its checksum"
+        return None
 
 
-def _read_span(storage: Storage, name: str, members: list[_Member]) -> list[bytes]:
-    """One request for all members of a record: they lie side by side, and a request costs more than the gaps."""
-    start = min((offset for _, offset, _, _ in members), default=0)
-    end = max((offset + size for _, offset, size, _ in members), default=0)
-    try:
-        span = memoryview(storage.read_range(name, start, end - start))
-    except FileNotFoundError as problem:
-        raise DatasetError(f"{storage.path(name)} is missing; run the `verify` verb on the dataset") from problem
-    return [bytes(span[offset - start : offset - start + size]) for _, offset, size, _ in members]
+def _wanted(index: ShardIndex, row: int, *, payload: bool) -> list[Member]:
+    """The members that make a record, or its header."""
+    return [member for member in index.members(row) if member[0] == "json" or (payload and member[0] != "txt")]
 
 
-def open_dataset(path: str | Path, *, annotations: str | None = None) -> Dataset:
+def open_dataset(path: str | Path, *, annotations: str | None = None, cache: CacheConfig | None = None) -> Dataset:
     """Open a dataset by folder or address.
 
     Args:
         path: as the `shards` or `index` verb wrote it.
         annotations: a column that `annotate` wrote, by name or folder: the records come with its annotations, and those that
             have none there are left out.
+        cache: how it is read where it lies in a store; unset: by ranges.
 
     Raises:
+        ConfigError: the cache's folder takes nothing.
         DatasetError: there is no finished dataset or column, or they do not agree.
     """
-    return Dataset(open_storage(path), annotations=annotations)
+    patience = None if cache is None else cache.patience
+    return Dataset(open_storage(path, patience=patience), annotations=annotations, cache=cache)
 
 
 def _seen_through(

@@ -10,20 +10,24 @@ import io
 import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 import xxhash
 
-from shards.errors import DatasetError, MissingLibraryError
+from shards.errors import DatasetError, MissingLibraryError, StoreError
+from shards.patience import Patience
 
 COPY_BYTES = 1 << 22
 _PUTS = 5  # attempts to write a small file while other jobs sweep
 _BUFFER_BYTES = 1 << 16  # pictures are larger and go past it: copying them costs more than a write
 _PART_BYTES = 1 << 24  # of a multipart upload: what a writer holds in memory; 10,000 parts are 156 GiB
+_RANGE_BYTES = 1 << 24  # of one request: what takes longer than its time limit is asked for again
 _FLAT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"})  # protocols of object stores
+
+T = TypeVar("T")
 
 
 class Storage(ABC):
@@ -152,14 +156,19 @@ class Storage(ABC):
             ) from problem
 
 
-def open_storage(url: str | Path) -> Storage:
-    """Open a folder by path, or any address that fsspec knows (`s3://…`, `gs://…`, `memory://…`). Touches nothing yet."""
+def open_storage(url: str | Path, *, patience: Patience | None = None) -> Storage:
+    """Open a folder by path, or any address that fsspec knows (`s3://…`, `gs://…`, `memory://…`). Touches nothing yet.
+
+    Args:
+        url: path or address.
+        patience: how often and how long a store is asked.
+    """
     text = os.fspath(url)
     if "://" not in text:
         return LocalStorage(text)
     if text.startswith("file://"):
         return LocalStorage(text.removeprefix("file://"))
-    return RemoteStorage(text)
+    return RemoteStorage(text, patience=patience)
 
 
 def temporary_name(name: str) -> str:
@@ -284,10 +293,15 @@ class LocalStorage(Storage):
 
 
 class RemoteStorage(Storage):
-    """Any address that fsspec can open. Object stores show an object only when it is complete, so uploads are atomic by nature."""
+    """Any address that fsspec can open. Object stores show an object only when it is complete, so uploads are atomic by nature.
 
-    def __init__(self, url: str) -> None:
+    Whatever reads is asked again until it is answered, see `Patience`. What writes is not: whether a write that failed has
+    happened is for the exactly-once protocol above to find out.
+    """
+
+    def __init__(self, url: str, *, patience: Patience | None = None) -> None:
         super().__init__(url.rstrip("/"))
+        self.patience = patience or Patience()
         protocol = url.partition("://")[0]
         try:
             import fsspec
@@ -313,30 +327,66 @@ class RemoteStorage(Storage):
         # fsspec keeps one instance per address and process, so asking again is cheap and survives a fork.
         return fsspec.core.url_to_fs(self.url)[0]
 
-    @property
-    def _fresh_system(self) -> Any:
-        system = self._system
-        system.invalidate_cache()  # other workers write here too, so no listing may be remembered
-        return system
-
     def path(self, name: str) -> str:
         return f"{self.url}/{name}" if name else self.url
 
     def open_read(self, name: str) -> BinaryIO:
-        return cast(BinaryIO, self._system.open(self.path(name), "rb"))
+        return cast(BinaryIO, io.BufferedReader(_RemoteFile(self, name, self.size(name)), COPY_BYTES))
+
+    def read(self, name: str) -> bytes:
+        system, path = self._system, self.path(name)
+        return bytes(self.patience.ask(path, lambda: system.cat_file(path)))
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        return bytes(self._system.cat_file(self.path(name), start=offset, end=offset + size))
+        pieces = []
+        for start in range(offset, offset + size, _RANGE_BYTES):
+            wanted = min(_RANGE_BYTES, offset + size - start)
+            pieces.append(self._piece(name, start, wanted))
+            if len(pieces[-1]) < wanted:
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _piece(self, name: str, start: int, size: int) -> bytes:
+        # A range past the end is a failure for one store, with an error of its own, and no bytes for another.
+        def past_the_end() -> bytes | None:
+            try:
+                return b"" if self.size(name) <= start else None
+            except StoreError:
+                return None
+
+        system, path = self._system, self.path(name)
+
+        def request() -> bytes:
+            data = bytes(system.cat_file(path, start=start, end=start + size))[:size]  # some web servers send more
+            if len(data) < size and start + len(data) < int(system.size(path) or 0):
+                raise OSError(f"the answer to a range of {size:,} bytes ended after {len(data):,}")
+            return data
+
+        return self.patience.ask(path, request, on_failure=past_the_end)
 
     def exists(self, name: str) -> bool:
-        return bool(self._fresh_system.isfile(self.path(name)))
+        return bool(self._asked(name, lambda system, path: system.isfile(path)))
 
     def size(self, name: str) -> int:
-        return int(self._fresh_system.size(self.path(name)))
+        found = self._asked(name, lambda system, path: system.size(path))
+        if found is None:
+            raise StoreError(f"{self.path(name)}: its server does not say how large it is; read it from a copy")
+        return int(found)
+
+    def _asked(self, name: str, question: Callable[[Any, str], T]) -> T:
+        """Ask for what may have changed since it was last asked."""
+        # Taken here and not in the thread that asks: fsspec opens plain connections anew for each thread.
+        system, path = self._system, self.path(name)
+
+        def request() -> T:
+            system.invalidate_cache()  # other workers write here too, so no listing may be remembered
+            return question(system, path)
+
+        return self.patience.ask(path, request)
 
     def _entries(self, folder: str) -> tuple[list[str], list[str]]:
         try:
-            entries = self._fresh_system.ls(self.path(folder), detail=True)
+            entries = self._asked(folder, lambda system, path: system.ls(path, detail=True))
         except FileNotFoundError:
             return [], []
         files: list[str] = []
@@ -407,6 +457,42 @@ class RemoteStorage(Storage):
         if self.url.partition("://")[0] in _FLAT:
             return
         self._system.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file of a store, read by ranges, each of them asked for with patience."""
+
+    def __init__(self, storage: RemoteStorage, name: str, size: int) -> None:
+        super().__init__()
+        self._storage, self._name, self._size, self._position = storage, name, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._take(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        return self._take(self._size)
+
+    def _take(self, size: int) -> bytes:
+        wanted = min(size, max(0, self._size - self._position))
+        data = self._storage.read_range(self._name, self._position, wanted) if wanted else b""
+        self._position += len(data)
+        return data
 
 
 def _sync(path: str) -> None:

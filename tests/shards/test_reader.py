@@ -92,7 +92,7 @@ def test_threads_read_while_files_are_closed_behind_them(
     make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = make_dataset(units=6, records=2)
-    monkeypatch.setattr("shards.reader._OPEN_FILES", 1)
+    monkeypatch.setattr("shards.members._OPEN_FILES", 1)
     monkeypatch.setattr("shards.reader._INDICES", 2)
     rows = [(shard, row) for shard in range(6) for row in range(2)] * 30
     with ThreadPoolExecutor(8) as pool:
@@ -102,7 +102,7 @@ def test_threads_read_while_files_are_closed_behind_them(
 
 def test_only_a_bounded_number_of_files_stays_open(make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = make_dataset(units=6, records=1)
-    monkeypatch.setattr("shards.reader._OPEN_FILES", 2)
+    monkeypatch.setattr("shards.members._OPEN_FILES", 2)
     before = len(os.listdir("/proc/self/fd"))
     for shard in range(6):
         dataset.record(shard, 0)
@@ -145,12 +145,12 @@ def test_a_shard_cut_short_is_reported_for_the_records_it_lost(make_dataset: Mak
         dataset.record(0, 3)
 
 
-def test_a_shard_that_is_gone_stops_the_run(make_dataset: MakeDataset, tmp_path: Path) -> None:
-    dataset = make_dataset(units=1)
+def test_a_shard_that_is_gone_is_reported_for_each_of_its_records(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    dataset = make_dataset(units=2)
     (tmp_path / "made" / "shards" / "made-train-00000.tar").unlink()
-    with pytest.raises(DatasetError, match=r"made-train-00000\.tar is missing") as problem:
-        dataset.record(0, 0)
-    assert not isinstance(problem.value, DamagedRecordError)
+    with pytest.raises(DamagedRecordError, match=r"'made-00002': .*made-train-00000\.tar is missing"):
+        dataset.record(0, 2)
+    assert dataset.record(1, 0).key == "made-00100"
 
 
 def test_an_unfinished_dataset_is_not_opened(make_dataset: MakeDataset, tmp_path: Path) -> None:
