@@ -65,12 +65,13 @@ def _record(number: int, colour: str, shape: str, captions: int) -> Record:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Callable[..., Dataset]:
-    """Write a dataset of distinct pictures in two shards, with a concepts sidecar."""
+    """Write a dataset of distinct pictures in shards of nearly equal size, with a concepts sidecar."""
 
-    def write(name: str = "world", *, pictures: int = 18, captions: int = 2) -> Dataset:
+    def write(name: str = "world", *, pictures: int = 18, captions: int = 2, parts: int = 2) -> Dataset:
         storage = open_storage(tmp_path / name)
         kinds = list(itertools.islice(itertools.product(COLOURS, SHAPES), pictures))
-        shards: list[list[tuple[str, str]]] = [kinds[: pictures // 2], kinds[pictures // 2 :]]
+        cuts = [pictures * part // parts for part in range(parts + 1)]
+        shards: list[list[tuple[str, str]]] = [kinds[start:stop] for start, stop in itertools.pairwise(cuts)]
         number = 0
         for unit, chosen in enumerate(shards):
             with ShardWriter(

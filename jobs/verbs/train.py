@@ -53,7 +53,8 @@ def run(config: Config, *, dry_run: bool) -> int:
     if summary.damaged:
         named = ", ".join(f"{each.key} of {each.shard}" for each in summary.damaged[:NAMED])
         more = f" and {len(summary.damaged) - NAMED} more" if len(summary.damaged) > NAMED else ""
-        print(f"{len(summary.damaged)} damaged records were replaced by their reserves: {named}{more}")
+        counted = f"{len(summary.damaged)} damaged record" + ("s were" if len(summary.damaged) > 1 else " was")
+        print(f"{counted} replaced by {'their' if len(summary.damaged) > 1 else 'its'} reserves: {named}{more}")
     return 0 if summary.is_complete else 1
 
 
