@@ -1,8 +1,10 @@
 """ViCHA (Shukor, Couairon, Cord, 2022): contrast, hierarchical alignment, matching, masked words and masked pictures.
 
-One model with optional parts: pretraining has them all; retrieval fine-tuning is `contrast.targets: identity` with
-`hierarchy`, `masked_text` and `masked_image` null; ALBEF is `concepts: null` besides. Defaults are the published
-pretraining.
+One config for the whole line. Without a head it is the model on pairs: pretraining has all objectives, retrieval and
+grounding are `contrast.targets: identity` with `hierarchy`, `masked_text` and `masked_image` null; ALBEF is
+`concepts: null` besides. `head.kind` makes of it one of the fine-tuned models: `answers` (VQA), `classes` (SNLI-VE),
+`compare` (NLVR2), or `assign`, the pretraining on two pictures that goes before `compare`. Each begins with the weights of
+the stage before (`init=…`); what has another name there finds it (`adopt`). Defaults are the published pretraining.
 
 Where the released code does something a reader would not expect, we do the same by default, because released weights
 were trained so, and name the choice:
@@ -12,14 +14,22 @@ were trained so, and name the choice:
 | pictures see padded concepts, so padding changes results; it differs in training and evaluation | `concepts.…_padding` |
 | concepts are drawn with replacement in training | `concepts.draw: null` shows all of them |
 | the class token gets no position when patches are masked | `masked_image.class_position: true` |
-| soft targets grow over the first epoch only when a switch says so | `contrast.ramp` |
+| soft targets grow over the first epoch only when a switch says so | `contrast.ramp`, `head.distil.ramp` |
 | the temperature is clamped in pretraining, not in fine-tuning | `contrast.temperature_range: null` (fine-tuning) |
 | the twin runs with dropout, like the student | `text.dropout: 0` |
 
-Three errors of the released code are not repeated: with several processes the hierarchical targets of all but the
-first name wrong columns (`hierarchy.rank_targets: first` repeats it); a batch without any masked word gives NaN (here
-zero); a batch whose pictures are all the same has no negative to draw (here such rows do not count). The queue also
-takes batches that do not divide its length.
+Its errors are not repeated unless asked for by name:
+
+| released error | here | as released |
+| --- | --- | --- |
+| of several processes, all but the first name wrong columns in the hierarchy: they learn noise | each process names its own | `hierarchy.rank_targets: first` |
+| VQA computes the twin's answers and never weighs them in: costs for nothing | they count | `head.soft_answers: ignored` |
+| a ranked answer's first token counts twice, in favour of likely beginnings | once | `head.first_token: twice` |
+| NLVR2's teacher sees concept pictures by the student's tower: half of it is no teacher | by its own | `head.teacher_pictures: student` |
+| the twin is copied before the weights are read, and starts untrained | copied after | none |
+| a batch without any masked word gives NaN | zero | none |
+| a batch whose pictures are all the same has no negative to draw | such rows do not count | none |
+| the queue stops training where the batch does not divide its length | it wraps | none |
 """
 
 from __future__ import annotations
