@@ -113,6 +113,8 @@ KINDS: dict[str, Callable[[Case], bool]] = {
     "vicha/nlvr2": lambda case: {"targets", "image_pair"} <= case.inputs.keys(),
     "vicha/text_assignment": lambda case: "image_pair_idx" in case.inputs,
     "vicha/checkpoint_mapping": lambda case: case.expects("source", "tasks"),
+    "vicha/dataset_samples": lambda case: case.expects("retrieval_eval", "vqa_train", "nlvr2"),
+    "vicha/visual_concepts": lambda case: case.expects("noun_heads", "concept_embeddings"),
     "vicha/pos_embed": lambda case: "interpolations" in case.config,
     "vicha/lr_schedule": lambda case: "steps_per_epoch" in _first(case, "schedules"),
     "vicha/optimizer_groups": lambda case: case.expects("groups", "model_case"),
