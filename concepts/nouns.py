@@ -1,12 +1,13 @@
-"""The column `nouns`: what the captions of each record name, found once and counted for a vocabulary, one shard at a time."""
+"""The column `nouns`: what the texts of each record name, found once and counted for a vocabulary, one shard at a time."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from concepts.phrases import RULES, RULES_NAME, PhraseConfig, PhraseExtractor
+from concepts.phrases import RULES, RULES_NAME, PhraseConfig, PhraseExtractor, TextTally, tally_texts
 from concepts.vocabulary import count_phrases
 from shards.config import canonical_json, digest
 from shards.errors import DatasetError
@@ -15,7 +16,8 @@ from shards.records import Caption, Entailment, Grounding, Question, Record, Sta
 from shards.sidecar import open_sidecar, sidecar_folder, sidecar_shards, write_sidecar
 
 NOUNS = "nouns"
-SCHEMA = 1
+SCHEMA = 2  # 1 had no tallies
+TALLIED = ("texts", "empty", "cut", "foreign")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,13 @@ class TextUnit:
 class NounCount:
     """What was counted in one unit; `counts` in the order of first sight."""
 
-    captions: int
+    tally: TextTally
     counts: Mapping[str, int]
+
+    @property
+    def captions(self) -> int:
+        """How many texts were read."""
+        return self.tally.texts
 
 
 class NounCounter:
@@ -62,8 +69,9 @@ class NounCounter:
                 f"this worker would tag with {self._extractor.name} where {tagger} is wanted; "
                 "set phrases.tagger to one that all workers have"
             )
-        self._card = {"tagger": tagger, "schema": SCHEMA}
-        self._digest8 = nouns_digest8(tagger)
+        self._max_words = config.max_words
+        self._card = _card(config, tagger)
+        self._digest8 = nouns_digest8(config, tagger)
 
     def __call__(self, unit: ShardUnit | TextUnit) -> NounCount:
         return self._count_texts(unit) if isinstance(unit, TextUnit) else self._count_shard(unit)
@@ -75,43 +83,51 @@ class NounCounter:
         entry = dataset.manifest[unit.shard]
         if entry.name in sidecar_shards(dataset.storage, NOUNS, self._digest8):
             table = open_sidecar(dataset, f"{NOUNS}-{self._digest8}").table(unit.shard)
-            return NounCount(captions=entry.annotations, counts=count_phrases(table["nouns"].to_pylist()))
+            tally = TextTally(**{name: sum(table[name].to_pylist()) for name in TALLIED})
+            return NounCount(tally=tally, counts=count_phrases(table["nouns"].to_pylist()))
         keys: list[str] = []
         texts: list[str] = []
-        owners: list[int] = []
-        for row, record in enumerate(dataset.records(unit.shard, payload=False)):
+        sizes: list[int] = []
+        tallies: list[TextTally] = []
+        for record in dataset.records(unit.shard, payload=False):
+            mine = list(record_texts(record))
             keys.append(record.key)
-            for text in record_texts(record):
-                texts.append(text)
-                owners.append(row)
-        nouns: list[list[str]] = [[] for _ in keys]
-        for owner, found in zip(owners, self._extractor.nouns(texts), strict=True):
-            nouns[owner].extend(found)
+            texts += mine
+            sizes.append(len(mine))
+            tallies.append(tally_texts(mine, max_words=self._max_words))
+        found = iter(self._extractor.phrases(texts))
+        nouns = [[phrase for _ in range(size) for phrase in next(found)] for size in sizes]
+        counted = {name: pa.array([getattr(tally, name) for tally in tallies], pa.int32()) for name in TALLIED}
         write_sidecar(
             dataset.storage,
             column=NOUNS,
             digest8=self._digest8,
             shard=entry.name,
             keys=keys,
-            values=pa.table({"nouns": pa.array(nouns, pa.list_(pa.string()))}),
+            values=pa.table({"nouns": pa.array(nouns, pa.list_(pa.string())), **counted}),
             card=self._card,
         )
-        return NounCount(captions=len(texts), counts=count_phrases(nouns))
+        return NounCount(tally=sum(tallies, TextTally()), counts=count_phrases(nouns))
 
     def _count_texts(self, unit: TextUnit) -> NounCount:
         storage = open_dataset(unit.dataset).storage
         name = f"{sidecar_folder(NOUNS, self._digest8)}/texts/{digest(list(unit.captions))}.json"
+        tally = tally_texts(unit.captions, max_words=self._max_words)
         if storage.exists(name):
             # A list of pairs, since canonical JSON would sort the keys of an object and lose the order of first sight.
-            return NounCount(captions=len(unit.captions), counts=dict(json.loads(storage.read(name))))
-        counts = count_phrases(self._extractor.nouns(unit.captions))
+            return NounCount(tally=tally, counts=dict(json.loads(storage.read(name))))
+        counts = count_phrases(self._extractor.phrases(unit.captions))
         storage.create(name, canonical_json([list(pair) for pair in counts.items()]))
-        return NounCount(captions=len(unit.captions), counts=counts)
+        return NounCount(tally=tally, counts=counts)
 
 
-def nouns_digest8(tagger: str) -> str:
-    """Names the `nouns` column that a tagger makes."""
-    return digest({"column": NOUNS, "tagger": tagger, "schema": SCHEMA})[:8]
+def nouns_digest8(config: PhraseConfig, tagger: str) -> str:
+    """Names the `nouns` column that a tagger makes of what the config asks for."""
+    return digest({"column": NOUNS, **_card(config, tagger)})[:8]
+
+
+def _card(config: PhraseConfig, tagger: str) -> dict[str, Any]:
+    return {"tagger": tagger, "kinds": list(config.kinds), "max_words": config.max_words, "schema": SCHEMA}
 
 
 def record_texts(record: Record) -> Iterator[str]:

@@ -1,16 +1,18 @@
-"""What a caption names: the head noun of each run of nouns. A trained tagger finds them where one is at hand, rules otherwise."""
+"""What a caption names. A trained tagger tells the classes of its words where one is at hand, rules otherwise."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
-from concepts.lexicon import VERSION, guess_classes, is_word
+from concepts.lexicon import VERSION, Guess, guess_classes
+from concepts.patterns import PhraseKind, find_phrases
 from shards.config import Config
 from shards.errors import ConfigError, MissingLibraryError
 
@@ -24,6 +26,9 @@ RULES = "rules"
 RULES_NAME = f"{RULES}-{VERSION}"
 INSTALLED = "en_core_web_sm"
 # Heads of noun runs need part-of-speech tags only. Measured on captions, dependency heads are no better and cost 2.5 times as much.
+_LETTERS = 16  # per word, more than any English text has on average
+_LOOKED_AT = 2000  # characters from which a script is told
+_LAST_LATIN = "\u024f"
 NEEDLESS = ["parser", "ner", "lemmatizer", "trainable_lemmatizer", "senter", "entity_linker", "textcat"]
 
 
@@ -33,8 +38,49 @@ class PhraseConfig(Config):
     tagger: str | None = None
     """spaCy pipeline as a folder or an installed package; `rules` for the built-in word lists; unset: en_core_web_sm where it is
     installed, else the rules."""
+    kinds: tuple[PhraseKind, ...] = ("noun",)
+    """`noun`: the head of each run of nouns; `attribute`: "red car"; `relation`: "man riding horse"; ViCHA uses nouns alone"""
+    max_words: PositiveInt = 256
+    """words of a text that are read; what is behind them is left out, and such texts are counted"""
     batch_size: PositiveInt = 256
     """captions per tagging batch"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextTally:
+    """How many of some texts were out of the ordinary.
+
+    Attributes:
+        texts: all of them.
+        empty: hold no letter.
+        cut: longer than `max_words`.
+        foreign: most of their letters are none of the Latin script, which no tagger here reads.
+    """
+
+    texts: int = 0
+    empty: int = 0
+    cut: int = 0
+    foreign: int = 0
+
+    def __add__(self, other: TextTally) -> TextTally:
+        return TextTally(
+            texts=self.texts + other.texts,
+            empty=self.empty + other.empty,
+            cut=self.cut + other.cut,
+            foreign=self.foreign + other.foreign,
+        )
+
+
+def tally_texts(texts: Sequence[str], *, max_words: int) -> TextTally:
+    """Count what is out of the ordinary."""
+    plain = [text.isascii() for text in texts]
+    foreign = [not ascii and _is_foreign(text) for text, ascii in zip(texts, plain, strict=True)]
+    return TextTally(
+        texts=len(texts),
+        empty=sum(not any(map(str.isalpha, text)) for text in texts),
+        cut=sum(_cut(text, max_words) is not text for text in texts),
+        foreign=sum(foreign),
+    )
 
 
 class PhraseExtractor:
@@ -52,24 +98,57 @@ class PhraseExtractor:
 
     def nouns(self, texts: Sequence[str]) -> list[list[str]]:
         """List the head nouns of each text: the last noun of every run of nouns, lower-cased, in order, repeats kept."""
-        rules = self.name == RULES_NAME
-        docs = self._nlp.pipe(texts, batch_size=self.config.batch_size)
-        return [list(_run_heads(doc, _noun_by_rules(doc) if rules else _noun_by_tags(doc))) for doc in docs]
+        return self.phrases(texts, kinds=("noun",))
+
+    def phrases(self, texts: Sequence[str], *, kinds: Sequence[PhraseKind] | None = None) -> list[list[str]]:
+        """List the phrases of each text, lower-cased, repeats kept; of a text of other scripts, none.
+
+        Args:
+            texts: captions, questions or expressions.
+            kinds: which phrases; unset: those of the config.
+        """
+        wanted = kinds or self.config.kinds
+        bounded = [
+            "" if not text.isascii() and _is_foreign(text) else _cut(text, self.config.max_words) for text in texts
+        ]
+        if self.name == RULES_NAME:
+            make_doc = self._nlp.make_doc
+            rows = ([token.text for token in make_doc(text)] for text in bounded)
+            return [find_phrases([word.lower() for word in row], guess_classes(row), wanted) for row in rows]
+        docs = self._nlp.pipe(bounded, batch_size=self.config.batch_size)
+        return [find_phrases([token.lower_ for token in doc], _classes_by_tags(doc), wanted) for doc in docs]
 
 
-def _run_heads(doc: Doc, is_noun: Sequence[bool]) -> Iterator[str]:
-    for place, token in enumerate(doc):
-        ends_run = is_noun[place] and not (place + 1 < len(is_noun) and is_noun[place + 1])
-        if ends_run and len(token.text) > 1 and is_word(token.text):
-            yield token.lower_
+_CLASSES: dict[str, Guess] = {
+    "NOUN": "noun",
+    "PROPN": "noun",
+    "ADJ": "adjective",
+    "VERB": "verb",
+    "AUX": "verb",
+    "DET": "determiner",
+    "NUM": "determiner",
+    "ADP": "preposition",
+}
 
 
-def _noun_by_tags(doc: Doc) -> list[bool]:
-    return [token.pos_ in ("NOUN", "PROPN") for token in doc]
+def _classes_by_tags(doc: Doc) -> list[Guess]:
+    return [_CLASSES.get(token.pos_, "other") for token in doc]
 
 
-def _noun_by_rules(doc: Doc) -> list[bool]:
-    return [guess == "noun" for guess in guess_classes([token.text for token in doc])]
+def _cut(text: str, max_words: int) -> str:
+    """The first words of a text, itself where it has no more; a run of characters without spaces counts by its length."""
+    longest = max_words * _LETTERS
+    if len(text) <= 2 * max_words:  # too short for that many words
+        return text
+    words = text[:longest].split(maxsplit=max_words)
+    if len(words) <= max_words and len(text) <= longest:
+        return text
+    return " ".join(words[:max_words])
+
+
+def _is_foreign(text: str) -> bool:
+    letters = [letter for letter in text[:_LOOKED_AT] if letter.isalpha()]
+    return sum(letter > _LAST_LATIN for letter in letters) > len(letters) / 2
 
 
 def _load(tagger: str | None) -> tuple[str, Language]:

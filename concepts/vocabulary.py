@@ -31,14 +31,18 @@ class VocabularyConfig(Config):
     """datasets whose captions are counted (also spelt `vocabulary.from`); unset: every dataset that is annotated"""
     texts: tuple[str, ...] = ()
     """caption files or folders of them, counted as well: COCO or list JSON, CSV or TSV, Flickr tokens, one caption per line"""
-    file: str | None = None
-    """a vocabulary.json of an earlier run: nothing is counted"""
+    file: str | tuple[str, ...] | None = None
+    """a vocabulary.json of an earlier run, as it is, or several, whose counts are added and cut anew: nothing is counted"""
+    lists: tuple[str, ...] = ()
+    """files of names that become concepts however seldom they were counted, such as the objects of a detection set"""
+    count: bool = True
+    """false: the vocabulary is `lists` alone"""
     min_count: NonNegativeInt = 2
     """a noun stays when its count reaches this"""
     count_from_zero: bool = False
     """count the first occurrence as 0, as ViCHA's release does: its threshold t is then min_count=t+1"""
     fold_plurals: bool = True
-    """count a plural as its singular where the singular was seen too"""
+    """count a plural as its singular (its lemma) where the singular was seen too; false: surface forms"""
     cap: PositiveInt | None = None
     """keep at most this many, the most frequent ones"""
     stop: tuple[str, ...] = STOP
@@ -98,13 +102,18 @@ def merge_counts(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def build_vocabulary(
-    counts: Mapping[str, int], config: VocabularyConfig, *, origin: Mapping[str, Any] | None = None
+    counts: Mapping[str, int],
+    config: VocabularyConfig,
+    *,
+    names: Iterable[str] = (),
+    origin: Mapping[str, Any] | None = None,
 ) -> Vocabulary:
     """Choose the concepts from exact counts.
 
     Args:
         counts: occurrences of each noun, keys in the order of first sight, which breaks ties.
         config: the rule; where the counts come from does not matter here.
+        names: of external lists; they stay whatever their count, and those never counted come last, in their order.
         origin: what to store as the vocabulary's origin.
 
     Raises:
@@ -115,12 +124,14 @@ def build_vocabulary(
     folded = fold_plurals(counts) if config.fold_plurals else dict(counts)
     stop = frozenset(config.stop)
     first = 1 if config.count_from_zero else 0
+    listed = dict.fromkeys(names)
     kept = [
         (phrase, count - first)
         for phrase, count in folded.items()
-        if count - first >= config.min_count and phrase not in stop
+        if phrase in listed or (count - first >= config.min_count and phrase not in stop)
     ]
     kept.sort(key=lambda item: -item[1])  # stable: equals stay in the order of first sight
+    kept += [(name, 0) for name in listed if name not in folded]
     kept = kept[: config.cap]
     if not kept:
         raise ConfigError(
@@ -168,6 +179,25 @@ def singulars(word: str) -> list[str]:
     if word.endswith(("ches", "shes", "xes", "sses", "zes", "oes")):
         return [word[:-2], word[:-1]]
     return [word[:-1], word[:-2]] if word.endswith("ses") else [word[:-1]]
+
+
+def merge_vocabularies(
+    vocabularies: Sequence[Vocabulary], config: VocabularyConfig, *, names: Iterable[str] = ()
+) -> Vocabulary:
+    """Add the counts of several vocabularies, such as those of several datasets, and cut the sum by the rule.
+
+    What a vocabulary had cut off is not there to be added, so count over all datasets at once where sums have to be exact. A
+    vocabulary that was counted from zero lacks one occurrence of each of its phrases.
+
+    Raises:
+        ConfigError: no phrase is left.
+    """
+    counts = merge_counts(dict(zip(each.phrases, each.counts, strict=True)) for each in vocabularies)
+    origin = {
+        "tagger": vocabularies[0].origin.get("tagger"),
+        "merged": [{"digest": each.digest, "origin": dict(each.origin)} for each in vocabularies],
+    }
+    return build_vocabulary(counts, config.model_copy(update={"count_from_zero": False}), names=names, origin=origin)
 
 
 def read_vocabulary(storage: Storage, name: str) -> Vocabulary:

@@ -6,25 +6,34 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from concepts.agreement import Agreement, caption_agreement
-from concepts.annotate import BANK_FILE, CONCEPTS, VOCABULARY_FILE, ConceptAnnotator, ConceptPlan
+from concepts.annotate import BANK_FILE, CONCEPTS, VOCABULARY_FILE, ConceptAnnotator, ConceptPlan, picture_problems
 from concepts.bank import bank_digest, make_bank, write_bank
 from concepts.captions import caption_files, read_captions
 from concepts.embed import ClipEmbedder, EmbedderConfig
+from concepts.name_lists import read_names
 from concepts.nouns import NOUNS, NounCount, NounCounter, ShardUnit, TextUnit, nouns_digest8
-from concepts.phrases import PhraseConfig, PhraseExtractor
-from concepts.vocabulary import Vocabulary, VocabularyConfig, build_vocabulary, merge_counts, read_vocabulary
+from concepts.phrases import PhraseConfig, PhraseExtractor, TextTally
+from concepts.vocabulary import (
+    Vocabulary,
+    VocabularyConfig,
+    build_vocabulary,
+    merge_counts,
+    merge_vocabularies,
+    read_vocabulary,
+)
 from jobs.executors import Executor, ExecutorConfig, cluster_for, executor_for, refuse_relative_paths
 from jobs.progress import progress
 from shards.config import digest
+from shards.errors import BudgetError
 from shards.reader import Dataset, open_dataset
 from shards.sidecar import open_sidecar, sidecar_shards
 from shards.storage import open_storage
@@ -34,6 +43,7 @@ logger = logging.getLogger(__name__)
 HELP = "what each picture shows: a vocabulary of caption nouns, CLIP embeddings, and the nearest concepts as a sidecar"
 
 CAPTIONS_PER_UNIT = 5_000
+PROBLEMS_SHOWN = 3  # pictures without an embedding that are named
 SHARDS_LOOKED_AT = 8  # per dataset, for the figures of the result line
 
 
@@ -48,6 +58,13 @@ class Config(ExecutorConfig):
     embedder: EmbedderConfig = EmbedderConfig()
     top_k: PositiveInt = 15
     """concepts per picture"""
+    min_score: float = Field(-1.0, ge=-1, le=1)
+    """concepts with a smaller cosine are left out"""
+    max_likeness: float = Field(1.0, ge=-1, le=1)
+    """of concepts that are more alike than this (cosine of their embeddings), a picture gets the best one only; 1: all, as ViCHA"""
+    reject_share: float = Field(0.01, ge=0, le=1)
+    """stop when more pictures than this share cannot be embedded, and more than `reject_count`"""
+    reject_count: NonNegativeInt = 100
     vocabulary: VocabularyConfig = VocabularyConfig()
     phrases: PhraseConfig = PhraseConfig()
     output: str | None = None
@@ -91,6 +108,7 @@ class Summary:
     tagger: str | None
     pictures: int
     embedded: int  # the rest had their embeddings from an earlier run
+    undecodable: int  # pictures that have a null for an embedding, and no concept
     top_concepts: tuple[str, ...]
     agreement: Agreement | None
     seconds: float
@@ -124,10 +142,12 @@ def annotate(config: Config, datasets: Sequence[Dataset] | None = None) -> Summa
         bank=bank_digest(vocabulary, embedder),
         phrases=len(vocabulary),
         top_k=config.top_k,
+        min_score=config.min_score,
+        max_likeness=config.max_likeness,
     )
     _store_bank(datasets, plan, vocabulary, embedder)
-    embedded = _annotate_pictures(config, datasets, plan, embedder)
-    top, agreement = _look_at(datasets, plan, vocabulary)
+    embedded, problems = _annotate_pictures(config, datasets, plan, embedder)
+    top, agreement = _look_at(datasets, plan, vocabulary, config.phrases)
     summary = Summary(
         column=f"{CONCEPTS}-{plan.concepts_digest8}",
         vocabulary=len(vocabulary),
@@ -135,6 +155,7 @@ def annotate(config: Config, datasets: Sequence[Dataset] | None = None) -> Summa
         tagger=vocabulary.origin.get("tagger"),
         pictures=sum(len(dataset) for dataset in datasets),
         embedded=embedded,
+        undecodable=len(problems),
         top_concepts=top,
         agreement=agreement,
         seconds=round(time.monotonic() - started, 2),
@@ -149,9 +170,13 @@ def annotate(config: Config, datasets: Sequence[Dataset] | None = None) -> Summa
 def find_vocabulary(config: Config, datasets: Sequence[Dataset], executor: Executor) -> Vocabulary:
     """Read the vocabulary that is named, or count one over the datasets and caption files that are named."""
     rules = config.vocabulary
+    lists = [(Path(path), read_names(Path(path))) for path in rules.lists]
+    names = dict.fromkeys(name for _, found in lists for name in found)
     if rules.file is not None:
-        folder, _, name = rules.file.rpartition("/")
-        return read_vocabulary(open_storage(folder or "."), name)
+        return _read_vocabularies(rules, names)
+    sources = {"lists": [{"name": path.name, "digest": digest(list(found))} for path, found in lists]}
+    if not rules.count:
+        return build_vocabulary({}, rules, names=names, origin=sources)
     counted = [open_dataset(path) for path in rules.datasets] or list(datasets)
     tagger = PhraseExtractor(config.phrases).name
     texts = [(path, read_captions(path)) for path in caption_files(rules.texts)]
@@ -165,14 +190,38 @@ def find_vocabulary(config: Config, datasets: Sequence[Dataset], executor: Execu
             for start in range(0, len(captions), CAPTIONS_PER_UNIT)
         ]
     counts = _count(executor, partial(NounCounter, config.phrases, tagger=tagger), units)
+    tally = sum((count.tally for count in counts), TextTally())
+    if tally.empty or tally.cut or tally.foreign:
+        logger.warning(
+            "of %d texts, %d hold no word, %d are of another script and were left out, and %d were cut to %d words",
+            tally.texts,
+            tally.empty,
+            tally.foreign,
+            tally.cut,
+            config.phrases.max_words,
+        )
     origin = {
         "tagger": tagger,
-        "captions": sum(count.captions for count in counts),
+        "phrases": config.phrases.model_dump(mode="json", include={"kinds", "max_words"}),
+        "captions": tally.texts,
+        "unusual": {"empty": tally.empty, "cut": tally.cut, "foreign": tally.foreign},
         "datasets": [{"name": f"{each.card.name}-{each.card.split}", "digest": each.digest} for each in counted],
         "texts": [{"name": path.name, "digest": digest(captions)} for path, captions in texts],
         "rules": rules.model_dump(mode="json", include={"min_count", "count_from_zero", "fold_plurals", "cap", "stop"}),
+        **sources,
     }
-    return build_vocabulary(merge_counts(count.counts for count in counts), rules, origin=origin)
+    return build_vocabulary(merge_counts(count.counts for count in counts), rules, names=names, origin=origin)
+
+
+def _read_vocabularies(rules: VocabularyConfig, names: Iterable[str]) -> Vocabulary:
+    """One vocabulary as it was, or several as one."""
+    files = [rules.file] if isinstance(rules.file, str) else list(rules.file or ())
+    found = []
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        found.append(read_vocabulary(open_storage(folder or "."), name))
+    listed = list(names)
+    return found[0] if len(found) == 1 and not listed else merge_vocabularies(found, rules, names=listed)
 
 
 def _count(executor: Executor, factory: Any, units: Sequence[ShardUnit | TextUnit]) -> list[NounCount]:
@@ -197,17 +246,26 @@ def _store_bank(datasets: Sequence[Dataset], plan: ConceptPlan, vocabulary: Voca
         write_bank(dataset.storage, names[1], bank)
 
 
-def _annotate_pictures(config: Config, datasets: Sequence[Dataset], plan: ConceptPlan, embedder: ClipEmbedder) -> int:
-    """Run the shards whose concepts are not there yet. Returns how many pictures went through the model."""
+def _annotate_pictures(
+    config: Config, datasets: Sequence[Dataset], plan: ConceptPlan, embedder: ClipEmbedder
+) -> tuple[int, Mapping[str, str]]:
+    """Run the shards whose concepts are not there yet.
+
+    Returns:
+        How many pictures went through the model, and by key why some have no embedding, those of earlier runs among them.
+    """
     units: list[ShardUnit] = []
+    problems: dict[str, str] = {}
     for dataset in datasets:
         there = sidecar_shards(dataset.storage, CONCEPTS, plan.concepts_digest8)
         units += [
             ShardUnit(dataset.path, shard) for shard, entry in enumerate(dataset.manifest) if entry.name not in there
         ]
+        problems.update(picture_problems(dataset, plan.embedding_digest8))
     left = sum(dataset.manifest[unit.shard].records for unit, dataset in _with_datasets(units, datasets))
     total = sum(len(dataset) for dataset in datasets)
     embedded = 0
+    _check_budget(config, problems, total=total)
     with progress("concepts", total=total, unit="images", done=total - left) as bar:
         annotator = ConceptAnnotator(
             config.embedder,
@@ -219,7 +277,25 @@ def _annotate_pictures(config: Config, datasets: Sequence[Dataset], plan: Concep
         for outcome in executor_for(config).run(annotator.begin, units, resources=resources, stateful=True):
             bar.advance(outcome.result.unreported)
             embedded += outcome.result.embedded
-    return embedded
+            problems.update(outcome.result.problems)
+            _check_budget(config, problems, total=total)
+    for key, problem in sorted(problems.items())[:PROBLEMS_SHOWN]:
+        logger.warning("%s has no embedding and no concepts: %s", key, problem)
+    return embedded, problems
+
+
+def _check_budget(config: Config, problems: Mapping[str, str], *, total: int) -> None:
+    """Stop a run over pictures that are worse than its config allows.
+
+    Raises:
+        BudgetError: too many pictures have no embedding.
+    """
+    if len(problems) > max(config.reject_count, config.reject_share * total):
+        shown = "; ".join(f"{key}: {problem}" for key, problem in sorted(problems.items())[:PROBLEMS_SHOWN])
+        raise BudgetError(
+            f"{len(problems):,} of {total:,} pictures cannot be embedded, more than reject_share={config.reject_share:g} and "
+            f"reject_count={config.reject_count} allow ({shown}); run `verify` on the dataset, or raise them"
+        )
 
 
 def _with_datasets(units: Sequence[ShardUnit], datasets: Sequence[Dataset]) -> Iterator[tuple[ShardUnit, Dataset]]:
@@ -229,7 +305,7 @@ def _with_datasets(units: Sequence[ShardUnit], datasets: Sequence[Dataset]) -> I
 
 
 def _look_at(
-    datasets: Sequence[Dataset], plan: ConceptPlan, vocabulary: Vocabulary
+    datasets: Sequence[Dataset], plan: ConceptPlan, vocabulary: Vocabulary, phrases: PhraseConfig
 ) -> tuple[tuple[str, ...], Agreement | None]:
     """The concepts that most often are a picture's best, and how far the best five agree with the captions; over a few shards."""
     best: Counter[str] = Counter()
@@ -238,12 +314,12 @@ def _look_at(
     tagger = vocabulary.origin.get("tagger")
     for dataset in datasets:
         column = open_sidecar(dataset, f"{CONCEPTS}-{plan.concepts_digest8}")
-        digest8 = nouns_digest8(tagger) if tagger else ""
+        digest8 = nouns_digest8(phrases, tagger) if tagger else ""
         counted = sidecar_shards(dataset.storage, NOUNS, digest8) if tagger else set()
         step = max(1, len(dataset.manifest) // SHARDS_LOOKED_AT)
         for shard in range(0, len(dataset.manifest), step):
             chosen: list[list[str]] = column.table(shard)["phrases"].to_pylist()
-            best.update(phrases[0] for phrases in chosen)
+            best.update(row[0] for row in chosen if row)
             if dataset.manifest[shard].name in counted:
                 concepts += chosen
                 nouns += open_sidecar(dataset, f"{NOUNS}-{digest8}").table(shard)["nouns"].to_pylist()
@@ -264,7 +340,10 @@ def with_absolute_weights(embedder: EmbedderConfig) -> EmbedderConfig:
 
 
 def _absolute(name: str | None) -> str | None:
-    return str(Path(name).resolve()) if name and Path(name).exists() else name
+    scheme, colon, rest = (name or "").rpartition(":")
+    if not rest or "//" in scheme + rest[:2] or not Path(rest).exists():
+        return name
+    return f"{scheme}{colon}{Path(rest).resolve()}"
 
 
 def _plan_line(config: Config, datasets: Sequence[Dataset]) -> str:
@@ -272,12 +351,15 @@ def _plan_line(config: Config, datasets: Sequence[Dataset]) -> str:
     shards = sum(len(dataset.manifest) for dataset in datasets)
     rules = config.vocabulary
     if rules.file is not None:
-        words = f"vocabulary of {rules.file}"
+        files = [rules.file] if isinstance(rules.file, str) else list(rules.file)
+        words = f"vocabulary of {' and '.join(files)}"
+    elif not rules.count:
+        words = f"vocabulary of {len(rules.lists)} lists of names"
     else:
         counted = [open_dataset(path) for path in rules.datasets] or datasets
-        files = len(caption_files(rules.texts))
+        loose = len(caption_files(rules.texts))
         captions = sum(dataset.card.annotations for dataset in counted)
-        words = f"vocabulary counted over {captions:,} annotations" + (f" and {files} caption files" if files else "")
+        words = f"vocabulary counted over {captions:,} annotations" + (f" and {loose} caption files" if loose else "")
     return (
         f"{pictures:,} pictures in {shards} shards of {len(datasets)} datasets; {words}; "
         f"{config.embedder.model} ({config.embedder.pretrained}), top {config.top_k}"
@@ -291,7 +373,8 @@ def _result_line(summary: Summary) -> str:
         if agreement
         else ""
     )
+    lost = f", {summary.undecodable:,} without embedding" if summary.undecodable else ""
     return (
-        f"{summary.column}: {summary.pictures:,} pictures ({summary.embedded:,} embedded now), {summary.vocabulary:,} concepts "
-        f"(tagger {summary.tagger}){named}; most often best: {', '.join(summary.top_concepts)}; {summary.seconds:.0f} s"
+        f"{summary.column}: {summary.pictures:,} pictures ({summary.embedded:,} embedded now){lost}, "
+        f"{summary.vocabulary:,} concepts (tagger {summary.tagger}){named}; most often best: {', '.join(summary.top_concepts)}; {summary.seconds:.0f} s"
     )

@@ -22,7 +22,7 @@ def test_nouns_are_stored_by_record_and_counted_as_if_all_at_once(captioned_data
     nouns = [noun for row in texts for found in PhraseExtractor(CONFIG).nouns(row) for noun in found]
     assert list(merge_counts(count.counts for count in counts).items()) == list(count_phrases([nouns]).items())
     assert sum(count.captions for count in counts) == 63
-    sidecar = open_sidecar(dataset, f"{NOUNS}-{nouns_digest8(RULES_NAME)}")
+    sidecar = open_sidecar(dataset, f"{NOUNS}-{nouns_digest8(CONFIG, RULES_NAME)}")
     assert sidecar.is_complete
     assert sidecar.row(1, "made-008")["nouns"] == ["tree", "grass", "trees", "water", "sky"]
 
@@ -37,7 +37,7 @@ def test_a_counted_shard_is_read_and_not_tagged_again(
         TextUnit(dataset.path, ("a dog", "a zoo and a dog")),
     ]
     first = [counter(unit) for unit in units]
-    monkeypatch.setattr(PhraseExtractor, "nouns", None)
+    monkeypatch.setattr(PhraseExtractor, "phrases", None)
     again = [counter(unit) for unit in units]
     assert [list(count.counts.items()) for count in again] == [list(count.counts.items()) for count in first]
     assert list(first[1].counts.items()) == [("dog", 2), ("zoo", 1)]
