@@ -38,13 +38,16 @@ class Place:
     span: tuple[float, float] | None = None  # seconds of the file that the annotations are about; None: all of it
 
     def plain(self) -> PlainPlace:
-        everything = {
-            "kind": None if self.kind == "image" else self.kind,
-            "file": None if self.file is None else printable(self.file),
-            "at": self.at,
-            "span": None if self.span is None else list(self.span),
-        }
-        return {name: value for name, value in everything.items() if value is not None}
+        plain: dict[str, Any] = {}
+        if self.kind != "image":
+            plain["kind"] = self.kind
+        if self.file is not None:
+            plain["file"] = printable(self.file)
+        if self.at is not None:
+            plain["at"] = self.at
+        if self.span is not None:
+            plain["span"] = list(self.span)
+        return plain
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,18 +89,22 @@ class Draft:
 
     def item(self) -> RawItem:
         """The item as JSON values, without the fields that say nothing."""
-        everything = {
-            "id": printable(self.id),
-            "stem": printable(self.stem),
-            "media": [place.plain() for place in self.media],
-            "annotations": [to_plain(annotation) for annotation in self.annotations],
-            "refused": [list(refused) for refused in self.refused],
-            "problem": [self.problem[0], printable(self.problem[1])] if self.problem else None,
-            "licence": None if self.licence is None else printable(self.licence),
-            "split": None if self.split is None else printable(self.split),
-            "size": None if self.size is None else list(self.size),
-        }
-        return {name: value for name, value in everything.items() if value not in (None, [])}
+        item: dict[str, Any] = {"id": printable(self.id), "stem": printable(self.stem)}
+        if self.media:
+            item["media"] = [place.plain() for place in self.media]
+        if self.annotations:
+            item["annotations"] = [to_plain(annotation) for annotation in self.annotations]
+        if self.refused:
+            item["refused"] = [list(refused) for refused in self.refused]
+        if self.problem:
+            item["problem"] = [self.problem[0], printable(self.problem[1])]
+        if self.licence is not None:
+            item["licence"] = printable(self.licence)
+        if self.split is not None:
+            item["split"] = printable(self.split)
+        if self.size is not None:
+            item["size"] = list(self.size)
+        return item
 
 
 def usable_text(value: Any, *, what: str, where: str) -> str:

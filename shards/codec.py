@@ -135,12 +135,11 @@ def _check_names(record: Record) -> None:
     names = [media.member for media in record.media]
     if not all(map(_is_media_member, names)) or len(set(names)) != len(names):
         raise DatasetError(f"{where}: media members {names} must be distinct extensions such as 'jpg' or '0.jpg'")
-    if set(names) != set(record.payload):
+    if names != list(record.payload) and set(names) != set(record.payload):
         raise DatasetError(
             f"{where}: its header names the media {sorted(names)} but it carries {sorted(record.payload)}"
         )
-    kinds = {annotation.type for annotation in record.annotations}
-    if len(kinds) > 1:
+    if len(record.annotations) > 1 and len(kinds := {annotation.type for annotation in record.annotations}) > 1:
         raise DatasetError(f"{where} mixes the annotation types {sorted(kinds)}; write one dataset per type")
 
 

@@ -196,11 +196,10 @@ class ShardWriter:
             )
         encoded = encode_record(record)
         try:
-            members = [
-                self._append(record.key, extension, data)
-                for extension, data in encoded
-                if elsewhere is None or extension == HEADER_MEMBER
-            ]
+            members = self._append(
+                record.key,
+                encoded if elsewhere is None else [member for member in encoded if member[0] == HEADER_MEMBER],
+            )
             if len(self._waiting) > _WAITING_PIECES:
                 self._flush()
         except OSError as problem:
@@ -275,19 +274,26 @@ class ShardWriter:
                 self._storage.remove(temporary)
         self._temporaries.clear()
 
-    def _append(self, key: str, extension: str, data: bytes) -> Member:
-        header = tar_header(f"{key}.{extension}", len(data))
-        offset = self._offset + len(header)
-        fill = padding(len(data))
-        if len(data) < _JOINED_BYTES:
-            self._waiting += (header, data, fill)
-        else:
-            self._waiting.append(header)
-            self._flush()
-            self._write(data)
-            self._waiting.append(fill)
-        self._offset = offset + len(data) + len(fill)
-        return Member(extension, offset, len(data), xxhash.xxh3_64_intdigest(data))
+    def _append(self, key: str, encoded: Sequence[tuple[str, bytes]]) -> list[Member]:
+        """Put the files of one record behind what is there; says where each of them lies."""
+        members = []
+        waiting, offset = self._waiting, self._offset
+        for extension, data in encoded:
+            size = len(data)
+            header = tar_header(f"{key}.{extension}", size)
+            offset += len(header)
+            members.append(Member(extension, offset, size, xxhash.xxh3_64_intdigest(data)))
+            fill = padding(size)
+            offset += size + len(fill)
+            waiting.append(header)
+            if size < _JOINED_BYTES:
+                waiting.append(data)
+            else:
+                self._flush()
+                self._write(data)
+            waiting.append(fill)
+        self._offset = offset
+        return members
 
     def _flush(self) -> None:
         """Write the small pieces that wait; together, because each write and each hash has its price."""
