@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from shards.errors import BudgetError
 from shards.reader import Dataset, open_dataset
 from shards.stream import Damage, DamageBudget, RecordStream, Stream, source_of
+from tests.launches import launch
 from tests.worlds import TINY_FAMILY
 from trainers.assembly import build_model
 from trainers.augment import AugmentConfig, TrainView
@@ -27,7 +25,6 @@ from trainers.loader import Loader
 from trainers.tasks import load_task
 from trainers.trainer import train
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 EVERYTHING = DamageBudget(share=1.0)
 BATCH = 6
 
@@ -64,7 +61,9 @@ def cut(dataset: Dataset) -> set[str]:
     os.truncate(path, kept)
     index = dataset.index(1)
     # The text member beside a picture is for other readers: nobody here misses it.
-    ends = [max(offset + size for name, offset, size, _ in index.members(row) if name != "txt") for row in range(len(index))]
+    ends = [
+        max(offset + size for name, offset, size, _ in index.members(row) if name != "txt") for row in range(len(index))
+    ]
     return {key for key, end in zip(index.keys, ends, strict=True) if end > kept}
 
 
@@ -250,21 +249,6 @@ def test_a_worker_killed_in_the_middle_is_said_and_the_run_ends_as_if_nothing_ha
     assert order_and_losses(tmp_path / "killed") == order_and_losses(Path(values["output"]))
 
 
-def torchrun(tmp_path: Path, values: dict[str, Any], *, ranks: int = 2) -> subprocess.CompletedProcess[str]:
-    preset = tmp_path / f"{Path(values['output']).name}.yaml"
-    preset.write_text(yaml.safe_dump(values))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    return subprocess.run(
-        [sys.executable, *launcher, "-m", "jobs", "train", str(preset)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
 def key_met_by_rank_1_first(dataset: Path, values: dict[str, Any]) -> tuple[str, int]:
     """A record that rank 1 of 2 meets, and rank 0 never does in the steps of the run; and the step, from 1."""
     opened = open_dataset(dataset)
@@ -290,13 +274,14 @@ def test_damage_that_one_rank_of_two_sees_is_counted_by_both_and_past_the_budget
     shard, row = dataset.locate(key)
     flip(dataset, shard, row, "jpg")
 
-    tolerant = torchrun(tmp_path, {**values, "output": str(tmp_path / "tolerant")})
+    tolerant = launch("train", {**values, "output": str(tmp_path / "tolerant")}, preset=tmp_path / "run.yaml", ranks=2)
     assert tolerant.returncode == 0, tolerant.stderr[-3000:]
     counted = [row["value"] for row in order_and_losses(tmp_path / "tolerant")[1] if row["name"] == "damaged"]
     assert counted == [float(done >= step) for done in (1, 2, 3)]
     assert f"1 damaged record was replaced by its reserves: {key}" in tolerant.stdout
 
-    strict = torchrun(tmp_path, {**values, "output": str(tmp_path / "strict"), "damage": {"share": 0, "count": 0}})
+    changes = {"output": str(tmp_path / "strict"), "damage": {"share": 0, "count": 0}}
+    strict = launch("train", {**values, **changes}, preset=tmp_path / "run.yaml", ranks=2)
     assert strict.returncode != 0
     assert "1 records are damaged and the budget allows 0" in strict.stderr
     assert "rank 1 stopped the run: 1 records are damaged" in strict.stderr
