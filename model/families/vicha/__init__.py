@@ -22,10 +22,10 @@ Its errors are not repeated unless asked for by name:
 
 | released error | here | as released |
 | --- | --- | --- |
-| of several processes, all but the first name wrong columns in the hierarchy: they learn noise | each process names its own | `hierarchy.rank_targets: first` |
+| of several processes, all but the first name wrong columns in the hierarchy | each its own | `hierarchy.rank_targets: first` |
 | VQA computes the twin's answers and never weighs them in: costs for nothing | they count | `head.soft_answers: ignored` |
 | a ranked answer's first token counts twice, in favour of likely beginnings | once | `head.first_token: twice` |
-| NLVR2's teacher sees concept pictures by the student's tower: half of it is no teacher | by its own | `head.teacher_pictures: student` |
+| NLVR2's teacher with concepts sees by the student's picture tower | by its own | `head.teacher_pictures: student` |
 | the twin is copied before the weights are read, and starts untrained | copied after | none |
 | a batch without any masked word gives NaN | zero | none |
 | a batch whose pictures are all the same has no negative to draw | such rows do not count | none |

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.layers.attention import FusedAttention, SplitAttention
+from model.layers.attention import FusedAttention, SplitAttention, causal_mask
 
 
 def test_texts_of_one_picture_read_it_as_if_each_were_alone() -> None:
@@ -55,3 +55,20 @@ def test_dropout_only_acts_in_training() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="10 does not divide into 3 heads"):
         FusedAttention(10, 3)
+
+
+def test_parts_of_a_picture_that_may_not_be_seen_change_nothing() -> None:
+    torch.manual_seed(0)
+    attention = SplitAttention(8, 2, context_width=6)
+    pictures, texts = torch.randn(2, 5, 6), torch.randn(2 * 2 + 1, 3, 8)
+    strays = torch.tensor([1])
+    shown = torch.tensor([[True, True, True, False, False], [True, True, True, True, False]])
+    changed = torch.where(shown[:, :, None], pictures, torch.randn(2, 5, 6))
+    found = attention.over_pictures(texts, pictures, strays, picture_mask=shown)
+    torch.testing.assert_close(found, attention.over_pictures(texts, changed, strays, picture_mask=shown))
+    assert not torch.allclose(found, attention.over_pictures(texts, pictures, strays))
+
+
+def test_a_causal_mask_shows_the_real_tokens_up_to_the_own() -> None:
+    seen = causal_mask(torch.tensor([[True, True, False]]))
+    assert seen.tolist() == [[[True, False, False], [True, True, False], [True, True, False]]]

@@ -8,13 +8,50 @@ from typing import Any
 import pytest
 import torch
 
-from model.examples import Paired
+from model.examples import Classify, Compare, Generate, Paired, Target
 from model.families.vicha import Config
 from model.families.vicha.model import Vicha
 from model.families.vicha.processor import VichaProcessor
 from model.tokenizer import SPECIALS, WordPiece
 
 WORDS = ("a", "red", "green", "blue", "ball", "cube", "on", "the", "grass", "sand")
+HEADS: dict[str, dict[str, Any]] = {
+    "answers": {"kind": "answers"},
+    "classes": {"kind": "classes", "classes": ("no", "yes")},
+    "compare": {"kind": "compare"},
+    "assign": {"kind": "assign"},
+}
+
+
+def _pictures(count: int) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8) for _ in range(count))
+
+
+def head_examples(kind: str, count: int = 4) -> list[Any]:
+    """Examples of the kind that a head reads, with pictures of their own."""
+    torch.manual_seed(1)
+    shared: list[dict[str, Any]] = [
+        {"key": f"e-{place}", "concepts": ("ball", "cube")[: 1 + place % 2]} for place in range(count)
+    ]
+    match kind:
+        case "answers":
+            targets = (Target(text="red", weight=0.7), Target(text="a ball", weight=0.3))
+            return [
+                Generate(**each, images=_pictures(1), prompt="the ball on the grass?", targets=targets[: 1 + place % 2])
+                for place, each in enumerate(shared)
+            ]
+        case "classes":
+            return [
+                Classify(**each, images=_pictures(1), text="a red ball", label=place % 2, classes=("no", "yes"))
+                for place, each in enumerate(shared)
+            ]
+        case "compare":
+            return [
+                Compare(**each, images=_pictures(2), text="both red", label=place % 2 == 0, second_concepts=("sand",))
+                for place, each in enumerate(shared)
+            ]
+        case _:
+            return [Paired(**each, images=_pictures(1), text="a red ball") for each in shared]
 
 
 @pytest.fixture
