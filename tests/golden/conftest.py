@@ -123,6 +123,7 @@ KINDS: dict[str, Callable[[Case], bool]] = {
     "vicha/randaugment": lambda case: "apply_probability" in case.config and "image_zero_min" in case.inputs,
     "epalm/video_frame_sampling": lambda case: case.has("expected.json") and _lists(case, "interval_starts"),
     "epalm/audio_features": lambda case: {"norm_mean", "norm_std", "cases"} <= case.config.keys(),
+    "metrics/captions": lambda case: case.has("references.json", "predictions.json"),
     "metrics/vqa_accuracy": lambda case: (
         case.has("annotations.json", "predictions.json") and case.expects("official_v2")
     ),
