@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field
@@ -162,6 +163,22 @@ class RecordStream:
         rows = {column: sidecar.row(address.shard, record.key) for column, sidecar in columns.items()}
         _, visit = self._seen(address)
         return Item(address=address, record=record, annotation=annotation, sidecars=rows, visit=visit)
+
+    @property
+    def ahead(self) -> int:
+        """How many steps should be announced before they are made: 0 where all datasets lie on this machine."""
+        return max((dataset.ahead for dataset in self._datasets.values()), default=0)
+
+    def expect(self, addresses: Iterable[Address]) -> None:
+        """Announce items that will be read soon, so that stores are read meanwhile. Changes nothing but the waiting."""
+        by_shard: dict[tuple[str, int], list[Address]] = {}
+        for address in addresses:
+            by_shard.setdefault((address.source, address.shard), []).append(address)
+        for (source, shard), wanted in by_shard.items():
+            self._datasets[source].expect(shard, partial(self._rows, wanted), payload=self._payload)
+
+    def _rows(self, addresses: Sequence[Address]) -> list[int]:
+        return [self._locate(address)[0] for address in addresses]
 
     def _locate(self, address: Address) -> tuple[int, int | None]:
         item, _ = self._seen(address)

@@ -52,7 +52,8 @@ def open_streams(config: TrainConfig) -> OpenStreams:
         DatasetError: one is missing, damaged or does not cover its dataset.
     """
     datasets = {
-        name: open_dataset(stream.dataset, annotations=stream.annotations) for name, stream in config.streams.items()
+        name: open_dataset(stream.dataset, annotations=stream.annotations, cache=config.cache)
+        for name, stream in config.streams.items()
     }
     sidecars: dict[str, dict[str, Sidecar]] = {
         name: {CONCEPTS: open_concepts(datasets[name], stream.concepts)} if stream.concepts is not None else {}

@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from shards.config import Config
+from shards.remote import CacheConfig
 from shards.stream import DamageBudget
 from trainers.augment import AugmentConfig
 from trainers.loader import StartMethod
@@ -18,7 +19,7 @@ from trainers.step import Precision
 MAY_CHANGE = frozenset(
     {
         *("output", "loader_workers", "loader_start", "damage", "log_every", "checkpoint_every", "keep"),
-        *("tensorboard", "device"),
+        *("tensorboard", "device", "cache"),
     }
 )
 
@@ -83,6 +84,8 @@ class TrainConfig(Config):
     compile: bool = False
     device: str = "auto"
     """auto, cpu, cuda or cuda:<number>"""
+    cache: CacheConfig = CacheConfig()
+    """how datasets in object stores are read; never changes a batch"""
     loader_workers: NonNegativeInt = 0
     """processes per rank that read and decode; their number never changes a batch"""
     loader_start: StartMethod | None = None
@@ -127,6 +130,8 @@ class EvaluateConfig(Config):
     """only the first records; unset: all"""
     precision: Precision = "fp32"
     device: str = "auto"
+    cache: CacheConfig = CacheConfig()
+    """how a dataset in an object store is read"""
 
 
 def changed_keys(stored: dict[str, Any], current: dict[str, Any], prefix: str = "") -> list[str]:

@@ -24,7 +24,7 @@ def plan(config: EvaluateConfig) -> str:
     if not _ranks(config):
         return evaluator.plan(config)
     checkpoint = find_checkpoint(Path(config.checkpoint))
-    dataset = open_dataset(config.dataset, annotations=config.annotations)
+    dataset = open_dataset(config.dataset, annotations=config.annotations, cache=config.cache)
     return (
         f"step {checkpoint.step:,} of {checkpoint.run} ranks candidates for {len(dataset):,} records of {dataset.path} "
         f"-> {config.output}"

@@ -94,7 +94,7 @@ def plan(config: EvaluateConfig) -> str:
     """Say in one line what an evaluation would compare; loads no weights, writes nothing."""
     checkpoint, dataset = (
         find_checkpoint(Path(config.checkpoint)),
-        open_dataset(config.dataset, annotations=config.annotations),
+        open_dataset(config.dataset, annotations=config.annotations, cache=config.cache),
     )
     return (
         f"step {checkpoint.step:,} of {checkpoint.run} on {len(dataset):,} records of {dataset.path}, "
@@ -126,7 +126,7 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
             raise ConfigError(
                 f"{config.checkpoint}: family {run.config.family['kind']!r} has no paired embeddings to compare"
             )
-        dataset = open_dataset(config.dataset, annotations=config.annotations)
+        dataset = open_dataset(config.dataset, annotations=config.annotations, cache=config.cache)
         gallery = read_gallery(dataset, _concepts(config, run, dataset), limit=config.limit)
     relevant = gallery.relevant()
     clock = _Clock()

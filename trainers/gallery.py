@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -49,6 +50,7 @@ class Gallery:
             DamagedRecordError: a picture cannot be read; an evaluation has no reserve for it.
         """
         draws = np.random.default_rng(0)  # an evaluation view draws nothing; the signature asks for a generator
+        self._expect(images)
         examples = []
         for image in images:
             shard, row = self.places[image]
@@ -57,6 +59,15 @@ class Gallery:
             pixels = view(self.dataset.record(shard, row), draws)
             examples.append(Paired(key=key, images=(pixels,), concepts=phrases, text=""))
         return examples
+
+    def _expect(self, images: Sequence[int]) -> None:
+        """Have a store read the pictures of a batch together."""
+        rows: dict[int, list[int]] = {}
+        for image in images:
+            shard, row = self.places[image]
+            rows.setdefault(shard, []).append(row)
+        for shard, own in rows.items():
+            self.dataset.expect(shard, partial(iter, own))
 
     def text_examples(self, texts: Sequence[int]) -> list[Paired]:
         """Take some texts as examples without a picture."""
@@ -89,6 +100,6 @@ def read_gallery(dataset: Dataset, concepts: Sidecar | None, *, limit: int | Non
 
 
 def _headers(dataset: Dataset) -> Iterator[tuple[int, int, Record]]:
-    for shard, entry in enumerate(dataset.manifest):
-        for row in range(entry.records):
-            yield shard, row, dataset.record(shard, row, payload=False)
+    for shard in range(len(dataset.manifest)):
+        for row, record in enumerate(dataset.records(shard, payload=False)):
+            yield shard, row, record

@@ -138,7 +138,7 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
         if found is None or config.k_test < 1:
             raise ConfigError("task: a task that ranks candidates and k_test of at least 1 are needed here")
         kind, task = found
-        dataset = open_dataset(config.dataset, annotations=config.annotations)
+        dataset = open_dataset(config.dataset, annotations=config.annotations, cache=config.cache)
         exam = _Exam(dataset, _concepts(config, run, dataset), task, places=_places(dataset, config.limit))
         candidates = task.candidates(_trained_on(run))
         prepared = cast(_RankingProcessor, run.processor).request(
@@ -178,7 +178,7 @@ def ranked_task(stored: object, config: EvaluateConfig) -> tuple[str, RankedTask
 def _trained_on(run: TrainedRun) -> Iterator[Dataset]:
     """Open the run's datasets, one at a time and only when asked."""
     for stream in run.config.streams.values():
-        yield open_dataset(stream.dataset, annotations=stream.annotations)
+        yield open_dataset(stream.dataset, annotations=stream.annotations, cache=run.config.cache)
 
 
 def _concepts(config: EvaluateConfig, run: TrainedRun, dataset: Dataset) -> Sidecar | None:
