@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from model.examples import Example
 from model.family import Batch, Processor
 from shards.address import example_rng, keyed_bits
 from shards.errors import ConfigError, OstrakaError
+from shards.foresight import Foresight
 from shards.stream import Damage, Item, RecordStream, check_damage
 from trainers.stopwatch import Stage, Stopwatch
 from trainers.task import ImageView, Task
@@ -113,6 +114,7 @@ class Loader:
             world=world,
             parts=micro_batches,
             train=train,
+            foresight=Foresight(records=records, rank=rank, world=world),
         )
         self._records, self._workers, self._prefetch, self._start_method = records, workers, prefetch, start_method
         self._damages: dict[tuple[str, str, str], Damage] = {}
@@ -129,6 +131,7 @@ class Loader:
             BudgetError: too many records are damaged.
             LoaderError: worker processes died again and again.
         """
+        self._maker.foresight.stop = stop
         with closing(
             self._made_here(start, stop) if self._workers == 0 else self._made_by_workers(start, stop)
         ) as made:
@@ -228,6 +231,7 @@ class _StepMaker(Dataset[Any]):
     world: int
     parts: int
     train: bool
+    foresight: Foresight
     reported: int = 0  # how many damages this process has told of
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
@@ -241,6 +245,7 @@ class _StepMaker(Dataset[Any]):
     def make(self, step: int) -> LoadedStep:
         stream = self.records.stream
         began = self.stopwatch.now()
+        self._foresee(step)
         made = [self.records.make(address, self._example) for address in stream.slots(step, self.rank, self.world)]
         spent = self.view.stopwatch.take()
         # Making an example is all decoding and augmenting; what the tasks do beside it is too little to count.
@@ -264,6 +269,10 @@ class _StepMaker(Dataset[Any]):
             damaged=new,
             spent_s=self.stopwatch.take(),
         )
+
+    def _foresee(self, step: int) -> None:
+        info = get_worker_info()  # torch deals the steps to its workers by turns
+        self.foresight.before(step, stride=1 if info is None else info.num_workers)
 
     def _example(self, item: Item) -> _Made:
         seed, epoch = self.records.stream.seed, item.address.epoch
