@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from shards.config import Config
 from shards.errors import DamagedRecordError
 from shards.records import Media, Record
+from trainers.arrival import Deferred
 from trainers.decode import DecodeError, decode_rows
 from trainers.rand_augment import Operation, RandAugmentConfig, augment, draw_operations
 from trainers.stopwatch import Stopwatch
@@ -36,6 +37,8 @@ class AugmentConfig(Config):
     interpolation: Interpolation = "bicubic"
     randaugment: RandAugmentConfig | None = None
     """operations after crop and flip; published ViCHA draws 2 at level 7"""
+    augment_on: Literal["worker", "device"] = "worker"
+    """where these operations are done: by the loader, picture by picture, or batched on the training device; drawn alike"""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -72,6 +75,7 @@ class TrainView:
     def __init__(self, size: int, config: AugmentConfig) -> None:
         self.size, self.config = size, config
         self.stopwatch = Stopwatch()
+        self._deferred: list[tuple[Operation, ...]] = []
 
     def __call__(self, record: Record, rng: np.random.Generator, *, position: int = 0) -> Tensor:
         """Show picture number `position`: (3, R, R) uint8.
@@ -85,9 +89,19 @@ class TrainView:
         began = self.stopwatch.now()
         picture = decoded(record, media, until=None if look is None else look.crop.top + look.crop.height)
         began = self.stopwatch.add("decode", began)
-        shown = self.show(picture, look or self.draw(picture.shape[1], picture.shape[2], rng))
+        look = look or self.draw(picture.shape[1], picture.shape[2], rng)
+        if self.config.augment_on == "device":
+            self._deferred.append(look.operations)
+            look = replace(look, operations=())
+        shown = self.show(picture, look)
         self.stopwatch.add("augment", began)
         return shown
+
+    def take_deferred(self) -> Deferred:
+        """Give what is still to be done to the pictures shown since the last call, and forget it."""
+        operations, self._deferred = tuple(self._deferred), []
+        settings = self.config.randaugment
+        return Deferred(operations=operations, faithful=settings is not None and settings.faithful)
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Look:
         """Draw how a picture of this size is shown; nothing else is drawn for it."""
@@ -115,6 +129,10 @@ class EvalView:
     def __init__(self, size: int, interpolation: Interpolation = "bicubic") -> None:
         self.size, self.interpolation = size, interpolation
         self.stopwatch = Stopwatch()
+
+    def take_deferred(self) -> Deferred:
+        """Nothing is left to do."""
+        return Deferred()
 
     def __call__(self, record: Record, rng: np.random.Generator, *, position: int = 0) -> Tensor:
         """Show picture number `position`: (3, R, R) uint8. Nothing is drawn from `rng`."""

@@ -22,6 +22,7 @@ from shards.address import example_rng, keyed_bits
 from shards.errors import ConfigError, OstrakaError
 from shards.foresight import Foresight
 from shards.stream import Damage, Item, RecordStream, check_damage
+from trainers.arrival import Deferred, unaugmented
 from trainers.stopwatch import Stage, Stopwatch
 from trainers.task import ImageView, Task
 
@@ -212,11 +213,12 @@ class _WorkerKilledError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
-    """An example, the name of its item, and the seed of the processor's draws for it."""
+    """An example, the name of its item, the seed of the processor's draws for it, and what is still to be done to its pictures."""
 
     name: str
     example: Example
     seed: int
+    deferred: Deferred  # to its pictures, on the device
 
 
 @dataclass(kw_only=True)
@@ -276,12 +278,15 @@ class _StepMaker(Dataset[Any]):
 
     def _example(self, item: Item) -> _Made:
         seed, epoch = self.records.stream.seed, item.address.epoch
+        self.view.take_deferred()  # a damaged record may have left some
         example = self.task.example(item, self.view, example_rng(seed, epoch, item.name))
         # Not the seed of the task's generator: masks must not follow crops. 63 bits fit every library's seed.
-        return _Made(name=item.name, example=example, seed=keyed_bits("processor", seed, epoch, item.name) >> 1)
+        own_seed = keyed_bits("processor", seed, epoch, item.name) >> 1
+        return _Made(name=item.name, example=example, seed=own_seed, deferred=self.view.take_deferred())
 
     def _batch(self, part: Sequence[_Made]) -> Batch:
-        return self.processor([each.example for each in part], [each.seed for each in part], train=self.train)
+        batch = self.processor([each.example for each in part], [each.seed for each in part], train=self.train)
+        return unaugmented(batch, [each.deferred for each in part])
 
 
 def _as_it_is(step: Any) -> Any:

@@ -13,6 +13,7 @@ import xxhash
 from torch import Tensor, nn
 
 from model.family import Batch, Family, Losses, Progress
+from trainers.arrival import arrived
 from trainers.distributed import Group
 from trainers.optim import CosineSchedule, EpochCosineSchedule, Horizon, learning_rate, set_learning_rate
 
@@ -74,7 +75,7 @@ class TrainStep:
             began = time.perf_counter()
             there = batch.to(self.group.device, non_blocking=True)
             copied_s += time.perf_counter() - began
-            parts.append(self._backward(there, progress, share=1 / len(batches), last=last))
+            parts.append(self._backward(arrived(there), progress, share=1 / len(batches), last=last))
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.family.parameters(), self.clip_norm)
         self.optimizer.step()

@@ -10,6 +10,7 @@ from torch import Tensor
 from model.examples import Example
 from shards.records import Record
 from shards.stream import Count, Item
+from trainers.arrival import Deferred
 from trainers.stopwatch import Stopwatch
 
 
@@ -19,6 +20,10 @@ class ImageView(Protocol):
     @property
     def stopwatch(self) -> Stopwatch:
         """Counts the seconds of decoding and augmenting."""
+        ...
+
+    def take_deferred(self) -> Deferred:
+        """Give what is still to be done, on the device, to the pictures shown since the last call, and forget it."""
         ...
 
     def __call__(self, record: Record, rng: np.random.Generator, *, position: int = 0) -> Tensor:

@@ -27,6 +27,7 @@ from shards.records import Caption, Media, Origin, Record
 from shards.storage import open_storage
 from shards.stream import Count, DamageBudget, Item, RecordStream, Stream, source_of
 from shards.writer import ShardWriter
+from trainers.arrival import Unaugmented, arrived
 from trainers.augment import AugmentConfig, EvalView, TrainView
 from trainers.loader import LoadedStep, Loader, LoaderError, _end_with
 from trainers.task import ImageView
@@ -137,6 +138,23 @@ def slots(steps: Sequence[LoadedStep]) -> list[tuple[int, int, str, bytes, float
                 slot += 1
         assert slot - loaded.first_slot == len(loaded.names)
     return sorted(found)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_augmented_on_the_device_is_drawn_as_in_a_worker(folder: Path, workers: int) -> None:
+    pixels: dict[str, list[Tensor]] = {}
+    for place in ("worker", "device"):
+        config = AugmentConfig.model_validate({"randaugment": {"count": 3}, "augment_on": place})
+        steps = loader(folder, view=TrainView(SIZE, config), workers=workers, micro_batches=2).steps(0, 3)
+        batches = [batch for step in steps for batch in step.micro_batches]
+        assert (place == "device") == all(isinstance(batch, Unaugmented) for batch in batches)
+        pixels[place] = []
+        for batch in batches:
+            there = arrived(batch.to("cpu"))
+            assert isinstance(there, PlainBatch)
+            pixels[place].append(there.pixels)
+    for here, there in zip(pixels["worker"], pixels["device"], strict=True):
+        assert (here.int() - there.int()).abs().max() <= 1
 
 
 @pytest.mark.filterwarnings(
