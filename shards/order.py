@@ -147,7 +147,11 @@ class Stream:
         return self._addresses((sources[mine], epochs[mine], positions[mine]))
 
     def own_slots(self, rank: int, world: int) -> range:
-        """Say which slots of every batch a rank owns, at the present batch size."""
+        """Say which slots of every batch a rank owns, at the present batch size; of batches by tokens, which parts.
+
+        Raises:
+            ConfigError: the world size does not divide the batch size, or the parts.
+        """
         return self._share(self.batch_size, rank, world)
 
     def span(self, step: int, rank: int, world: int) -> range:
@@ -331,8 +335,11 @@ class Stream:
     def _lay_schedule(self) -> Schedule:
         stretches: list[tuple[int, Mapping[str, float]]] = [(0, self._weights)]
         for change in self.changes if self.drop_last and len(self.sources) > 1 else ():
-            stretches.append((self.position(change.step)[1] // self.lanes, change.weights))
+            stretches.append((self._first_draw(change.step), change.weights))
         return Schedule(self._names, stretches)
+
+    def _first_draw(self, step: int) -> int:
+        return self.position(step)[1] // self.lanes
 
     def _plan_settings(self) -> Mapping[str, object]:
         return {}

@@ -94,6 +94,11 @@ class EpochOrder:
 
     With `lanes` above 1, position p belongs to lane p mod lanes, and each lane walks its own stretch of the shuffled epoch:
     readers that keep to a lane keep to their own shards, and every item is still visited once.
+
+    Attributes:
+        shards: (shards,) rows of the manifest in the order of the epoch.
+        window_rows: (windows + 1,) borders of the windows in `shards`.
+        window_starts: (windows + 1,) the same borders counted in items.
     """
 
     def __init__(
@@ -125,15 +130,15 @@ class EpochOrder:
         self._address = (dataset_digest, seed, epoch)
         if shuffle:
             shards = Permutation(len(counts), keyed_bits("shards", *self._address))
-            self._shards = shards.at_many(np.arange(len(counts), dtype=np.int64))
+            self.shards = shards.at_many(np.arange(len(counts), dtype=np.int64))
         else:
-            self._shards = np.arange(len(counts), dtype=np.int64)
+            self.shards = np.arange(len(counts), dtype=np.int64)
         # First position of each shard in the shuffled order of shards; one more for the end.
-        self._starts = np.concatenate([[0], np.cumsum(counts[self._shards])]).astype(np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(counts[self.shards])]).astype(np.int64)
         windows = max(1, -(-len(counts) // window))
         # Cut evenly: a last window of one shard would be hardly shuffled.
         cuts = np.arange(windows + 1, dtype=np.int64) * len(counts) // windows
-        self._window_starts = self._starts[cuts]
+        self.window_rows, self.window_starts = cuts, self._starts[cuts]
         self._recent: dict[int, Permutation] = {}
 
     def __len__(self) -> int:
@@ -149,11 +154,11 @@ class EpochOrder:
             raise IndexError(f"position {position} is outside an epoch of {self._total} items")
         place = self._stretch(position)
         if self._shuffle:
-            window = bisect_right(self._window_starts, place) - 1
-            start = int(self._window_starts[window])
+            window = bisect_right(self.window_starts, place) - 1
+            start = int(self.window_starts[window])
             place = start + self._window_permutation(window).at(place - start)
         row = bisect_right(self._starts, place) - 1
-        return int(self._shards[row]), place - int(self._starts[row])
+        return int(self.shards[row]), place - int(self._starts[row])
 
     def at_many(self, positions: Integers) -> tuple[Integers, Integers]:
         """Find many positions at once: (M,) → shards (M,) and items (M,), equal to `at` one by one."""
@@ -165,13 +170,13 @@ class EpochOrder:
             positions,
         )
         if self._shuffle:
-            windows = np.searchsorted(self._window_starts, places, side="right") - 1
-            for window in np.unique(windows):
+            windows = np.searchsorted(self.window_starts, places, side="right") - 1
+            for window in sorted(set(windows.tolist())):
                 chosen = windows == window
-                start = self._window_starts[window]
-                places[chosen] = start + self._window_permutation(int(window)).at_many(places[chosen] - start)
+                start = self.window_starts[window]
+                places[chosen] = start + self._window_permutation(window).at_many(places[chosen] - start)
         rows = np.searchsorted(self._starts, places, side="right") - 1
-        return self._shards[rows], places - self._starts[rows]
+        return self.shards[rows], places - self._starts[rows]
 
     def _stretch(self, position: int) -> int:
         # The few items that do not divide among the lanes come last, in their own order.
@@ -184,7 +189,7 @@ class EpochOrder:
         if found is None:
             if len(self._recent) >= _RECENT_WINDOWS:
                 self._recent.clear()
-            size = int(self._window_starts[window + 1] - self._window_starts[window])
+            size = int(self.window_starts[window + 1] - self.window_starts[window])
             found = self._recent[window] = Permutation(size, keyed_bits("items", *self._address, window))
         return found
 
