@@ -188,3 +188,36 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise ValueError(f"{path}: holds no tensors under names; give the file that holds the model's state")
     return tensors
+
+
+def average(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float] | None = None) -> dict[str, Tensor]:
+    """Average checkpoints name by name (model soups; Wortsman et al., 2022); of two, that is an interpolation.
+
+    Args:
+        states: tensors by name; the first says which names there are.
+        weights: one per state, adding up to 1; negative ones extrapolate. Unset: all the same.
+
+    Returns:
+        The averages in each tensor's own precision, computed in double. A name that a later state lacks is averaged over
+        those that have it. Whole numbers (pointers, identities) are taken from the first.
+
+    Raises:
+        ValueError: no states, weights that do not fit, or a tensor of another shape.
+    """
+    shares = list(weights) if weights is not None else [1 / max(1, len(states))] * len(states)
+    if not states or len(shares) != len(states) or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"{len(states)} checkpoints with weights {shares}: give one weight each, adding up to 1")
+    averaged: dict[str, Tensor] = {}
+    for name, first in states[0].items():
+        having = [(state[name], share) for state, share in zip(states, shares, strict=True) if name in state]
+        if any(value.shape != first.shape for value, _ in having):
+            raise ValueError(f"{name} has another shape in one of the checkpoints; average checkpoints of one model")
+        total = sum(share for _, share in having)
+        if not first.is_floating_point() or total == 0:
+            averaged[name] = first.clone()
+            continue
+        mixed = torch.zeros_like(first, dtype=torch.float64)
+        for value, share in having:
+            mixed += value.double() * (share / total)
+        averaged[name] = mixed.to(first.dtype)
+    return averaged

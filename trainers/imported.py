@@ -14,6 +14,7 @@ from model.family import Family
 from model.tokenizer import WordPiece
 from shards.config import Config
 from shards.errors import ConfigError
+from shards.remote import CacheConfig
 from trainers.checkpoint import CheckpointFolder, RunState
 from trainers.config import StreamConfig
 
@@ -27,10 +28,12 @@ class ImportedConfig(Config):
     imported_from: tuple[str, ...]
     """the files or runs that the weights were made of"""
     family: dict[str, Any]
-    task: str | None = None
-    """what the weights were imported for, as the family names its tasks"""
+    task: dict[str, Any] = Field(default_factory=dict)
+    """what the weights are for; `kind` names a file of trainers/tasks/"""
     streams: dict[str, StreamConfig] = Field(default_factory=dict, max_length=0)
     """none: nothing was read here"""
+    cache: CacheConfig = CacheConfig()
+    """of remote datasets; without streams there is nothing to keep"""
 
 
 def is_imported(config: Mapping[str, Any]) -> bool:

@@ -16,6 +16,9 @@ from shards.errors import ConfigError
 
 HELP = "released weights to ours; prints what was missing, unexpected and resized"
 
+# The released tasks that trainers/tasks/ knows under another name: by what a record says, not by the dataset.
+_TASK_KINDS = {"nlvr2": "statement", "nlvr2_assignment": "pretraining"}
+
 
 class Config(BaseConfig):
     """Which file becomes what."""
@@ -69,7 +72,8 @@ def run(config: Config, *, dry_run: bool) -> int:
     except ValueError as error:
         raise ConfigError(f"import: {error}") from error
     origins = tuple(name for name in (config.checkpoint, config.vision, config.text) if name is not None)
-    imported = ImportedConfig(imported_from=origins, task=config.task, family=model_config.model_dump(mode="json"))
+    task = {"kind": _TASK_KINDS.get(config.task, config.task)}
+    imported = ImportedConfig(imported_from=origins, task=task, family=model_config.model_dump(mode="json"))
     path = write_imported(Path(config.output), family, imported, tokenizer, report=report)
     for line in report.lines():
         print(line)

@@ -222,3 +222,37 @@ def test_pretraining_starts_from_a_picture_tower_and_a_bert(
     assert torch.equal(student.fusion.layers[1].mlp_norm.weight, norm)
     assert any("cross_attention" in name for name in report["missing"])
     assert torch.equal(opened.family.twin.text.embedding.words.weight, embedding)
+
+
+def test_checkpoints_of_one_model_are_averaged_by_weight(
+    tmp_path: Path, pretrained: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(1)
+    other: Any = build(tiny())
+    torch.save({"model": export_published(other)}, tmp_path / "other.pth")
+    assert imported(pretrained, tmp_path / "one", vocabulary, *HEADS) == DONE
+    assert imported(tmp_path / "other.pth", tmp_path / "two", vocabulary, *HEADS) == DONE
+    runs = f"checkpoints=[{tmp_path / 'one'},{tmp_path / 'two'}]"
+    assert main(["average", runs, "weights=[0.75,0.25]", f"output={tmp_path / 'mean'}"]) == DONE
+    one, two, mean = (
+        open_run(tmp_path / name, device=torch.device("cpu")).family.state_dict() for name in ("one", "two", "mean")
+    )
+    for name, value in mean.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.75 * one[name] + 0.25 * two[name])
+    assert main(["average", runs, "weights=[0.75,0.75]", f"output={tmp_path / 'wrong'}"]) == WRONG_USAGE
+    assert "adding up to 1" in capsys.readouterr().err
+
+
+def test_checkpoints_of_another_model_or_vocabulary_are_not_averaged(
+    tmp_path: Path, pretrained: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert imported(pretrained, tmp_path / "one", vocabulary, *HEADS) == DONE
+    assert imported(pretrained, tmp_path / "pairs", vocabulary, "task=retrieval", *HEADS) == DONE
+    vocabulary.write_text(vocabulary.read_text().replace("w3\n", "word\n"))
+    assert imported(pretrained, tmp_path / "words", vocabulary, *HEADS) == DONE
+    capsys.readouterr()
+    for name, said in (("pairs", "configured otherwise"), ("words", "has another vocabulary")):
+        runs = f"checkpoints=[{tmp_path / 'one'},{tmp_path / name}]"
+        assert main(["average", runs, f"output={tmp_path / 'mean'}"]) == WRONG_USAGE
+        assert said in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.checkpoints import fill, load_weights, read_tensors, save_weights
+from model.checkpoints import average, fill, load_weights, read_tensors, save_weights
 
 
 class Net(nn.Module):
@@ -87,3 +87,25 @@ def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"model": {"epoch": 3}}, tmp_path / "empty.pth")
     with pytest.raises(ValueError, match="holds no tensors"):
         read_tensors(tmp_path / "empty.pth")
+
+
+def test_an_average_is_weighted_and_keeps_the_first_ones_names_and_whole_numbers() -> None:
+    first = {"w": torch.tensor([0.0, 4.0]), "only": torch.tensor([1.0]), "pointer": torch.tensor([3])}
+    second = {"w": torch.tensor([4.0, 0.0]), "pointer": torch.tensor([5]), "more": torch.tensor([9.0])}
+    found = average([first, second], [0.25, 0.75])
+    assert found.keys() == first.keys()
+    assert found["w"].tolist() == [3.0, 1.0]
+    assert found["only"].tolist() == [1.0]  # over those that have it
+    assert found["pointer"].tolist() == [3]
+    assert average([first, second])["w"].tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("weights", [[1.0], [0.5, 0.6]])
+def test_weights_that_do_not_fit_the_checkpoints_are_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="adding up to 1"):
+        average([{"w": torch.zeros(1)}] * 2, weights)
+
+
+def test_checkpoints_of_other_shapes_are_not_averaged() -> None:
+    with pytest.raises(ValueError, match="w has another shape"):
+        average([{"w": torch.zeros(1)}, {"w": torch.zeros(2)}])
