@@ -56,7 +56,7 @@ def run(config: Config, *, dry_run: bool) -> int:
         family=dict(first.config.family),
         task=first.config.task,
     )
-    path = write_imported(
+    written = write_imported(
         Path(config.output), first.family, imported, load_tokenizer(first.checkpoint.run / VOCABULARY)
     )
     print(f"average of {names} -> {written}")
