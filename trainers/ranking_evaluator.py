@@ -24,6 +24,7 @@ from shards.reader import Dataset, open_dataset
 from shards.records import Annotation, Record
 from shards.sidecar import Sidecar
 from shards.stream import Item
+from trainers.arrival import Deferred
 from trainers.assembly import TrainedRun, open_concepts, open_run
 from trainers.augment import EvalView
 from trainers.config import EvaluateConfig
@@ -248,6 +249,10 @@ class _Remembering:
     @property
     def stopwatch(self) -> Stopwatch:
         return self._view.stopwatch
+
+    def take_deferred(self) -> Deferred:
+        """Nothing is left to do."""
+        return self._view.take_deferred()
 
     def __call__(self, record: Record, rng: np.random.Generator, *, position: int = 0) -> Tensor:
         """Show picture number `position`: (3, R, R) uint8."""

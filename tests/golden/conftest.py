@@ -21,7 +21,7 @@ from torch import Tensor
 
 from model.families.vicha import Config
 from model.families.vicha import build as build_vicha
-from model.families.vicha.batch import PairBatch, Pictures
+from model.families.vicha.batch import PairBatch
 from model.families.vicha.model import Vicha
 from model.families.vicha.published import export_published, import_published, published_names
 
@@ -255,15 +255,13 @@ def tuned_family() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def shown() -> Callable[..., Pictures]:
-    """The pictures of a case with their concepts; masks that a case leaves out are "id is not padding"."""
+def concepts_of() -> Callable[..., dict[str, Tensor]]:
+    """The concepts of a case as fields of a batch; a mask that a case leaves out is "id is not padding"."""
 
-    def build(inputs: Mapping[str, Tensor], pixels: Tensor, words: str | None) -> Pictures:
-        if words is None:
-            return Pictures(pixels=pixels)
-        ids = inputs[f"{words}_input_ids"]
-        mask = inputs.get(f"{words}_attention_mask", ids != 0)
-        return Pictures(pixels=pixels, concept_ids=ids, concept_mask=mask.bool())
+    def build(inputs: Mapping[str, Tensor], theirs: str, ours: str = "concept") -> dict[str, Tensor]:
+        ids = inputs[f"{theirs}_input_ids"]
+        mask = inputs.get(f"{theirs}_attention_mask", ids != 0)
+        return {f"{ours}_ids": ids, f"{ours}_mask": mask.bool()}
 
     return build
 

@@ -31,11 +31,12 @@ def family(case: Any, concepts: bool, classes: tuple[str, ...], tuned_family: An
 
 
 @pytest.fixture
-def batch(case: Any, concepts: bool, shown: Any) -> ClassesBatch:
+def batch(case: Any, concepts: bool, concepts_of: Any) -> ClassesBatch:
     inputs = case.inputs
     return ClassesBatch(
         keys=tuple(map(str, range(len(inputs["targets"])))),
-        pictures=shown(inputs, inputs["image"], "kw" if concepts else None),
+        pixels=inputs["image"],
+        **(concepts_of(inputs, "kw") if concepts else {}),
         text_ids=inputs["text_input_ids"],
         text_mask=inputs["text_attention_mask"].bool(),
         labels=inputs["targets"],

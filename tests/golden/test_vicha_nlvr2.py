@@ -30,13 +30,13 @@ def comparer(case: Any, concepts: bool, tuned_family: Any) -> VichaCompare:
 
 
 @pytest.fixture
-def statements(case: Any, concepts: bool, shown: Any) -> CompareBatch:
+def statements(case: Any, concepts: bool, concepts_of: Any) -> CompareBatch:
     inputs = case.inputs
-    first, second = inputs["image_pair"].chunk(2)
+    words = concepts_of(inputs, "kw1") | concepts_of(inputs, "kw2", "second_concept") if concepts else {}
     return CompareBatch(
         keys=tuple(map(str, range(len(inputs["targets"])))),
-        pictures=shown(inputs, first, "kw1" if concepts else None),
-        second_pictures=shown(inputs, second, "kw2" if concepts else None),
+        pixels=torch.stack(inputs["image_pair"].chunk(2), dim=1),
+        **words,
         text_ids=inputs["text_input_ids"],
         text_mask=inputs["text_attention_mask"].bool(),
         labels=inputs["targets"],

@@ -31,13 +31,14 @@ def build(case: Any, concepts: bool, tuned_family: Any) -> Any:
 
 
 @pytest.fixture
-def batch(case: Any, concepts: bool, shown: Any) -> AnswersBatch:
+def batch(case: Any, concepts: bool, concepts_of: Any) -> AnswersBatch:
     inputs = case.inputs
     counts = inputs["answers_per_question"]
     texts = answer_texts(inputs["answer_input_ids"], inputs["answer_attention_mask"])
     return AnswersBatch(
         keys=tuple(map(str, range(len(counts)))),
-        pictures=shown(inputs, inputs["image"], "kw" if concepts else None),
+        pixels=inputs["image"],
+        **(concepts_of(inputs, "kw") if concepts else {}),
         text_ids=inputs["question_input_ids"],
         text_mask=inputs["question_attention_mask"].bool(),
         answer_ids=texts.ids,

@@ -28,8 +28,6 @@ class Tensors:
             value = getattr(self, name)
             if isinstance(value, Tensor):
                 changed[name] = change(value)
-            elif isinstance(value, Tensors):
-                changed[name] = value._each(change)
         return replace(self, **changed)
 
 
@@ -60,53 +58,65 @@ class PairBatch(Tensors):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pictures(Tensors):
-    """B pictures and their concepts."""
+class Pictures:
+    """B pictures and their concepts, as one pass of a picture tower sees them."""
 
-    pixels: Tensor  # (B, 3, H, W) uint8, normalised in the model; floats pass as already normalised
+    pixels: Tensor  # (B, 3, H, W)
+    concept_ids: Tensor | None = None  # (B, K)
+    concept_mask: Tensor | None = None  # (B, K) bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskBatch(Tensors):
+    """B texts about pictures: what the batches of all fine-tuned models hold."""
+
+    keys: tuple[str, ...]
+    pixels: Tensor  # (B, 3, H, W), or (B, 2, 3, H, W) where texts are about two pictures; as in `PairBatch`
+    text_ids: Tensor  # (B, T)
+    text_mask: Tensor  # (B, T) bool
     concept_ids: Tensor | None = None  # (B, K)
     concept_mask: Tensor | None = None  # (B, K) bool
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.keys)
+
+    @property
+    def pictures(self) -> Pictures:
+        """Each text's only or first picture."""
+        pixels = self.pixels if self.pixels.ndim == 4 else self.pixels[:, 0]
+        return Pictures(pixels=pixels, concept_ids=self.concept_ids, concept_mask=self.concept_mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassesBatch(Tensors):
-    """B texts about a picture each, and the class of each."""
+class ClassesBatch(TaskBatch):
+    """Texts about a picture each, and the class of each."""
 
-    keys: tuple[str, ...]
-    pictures: Pictures
-    text_ids: Tensor  # (B, T)
-    text_mask: Tensor  # (B, T) bool
     labels: Tensor | None = None  # (B,); `None` where nobody knows them
     weights: Tensor | None = None  # (B,) of the examples' losses; `None`: 1 each
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareBatch(ClassesBatch):
-    """B sentences about two pictures each; label 1 is true."""
+    """Sentences about two pictures each; label 1 is true."""
 
-    second_pictures: Pictures
+    second_concept_ids: Tensor | None = None  # (B, K') of the second pictures, padded on their own
+    second_concept_mask: Tensor | None = None  # (B, K') bool
+
+    @property
+    def second_pictures(self) -> Pictures:
+        """Each sentence's second picture."""
+        return Pictures(
+            pixels=self.pixels[:, 1], concept_ids=self.second_concept_ids, concept_mask=self.second_concept_mask
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswersBatch(Tensors):
-    """B questions about a picture each, and A answers to learn, those of a question in consecutive rows."""
+class AnswersBatch(TaskBatch):
+    """Questions about a picture each, and A answers to learn, those of a question in consecutive rows."""
 
-    keys: tuple[str, ...]
-    pictures: Pictures
-    text_ids: Tensor  # (B, T) questions
-    text_mask: Tensor  # (B, T) bool
     answer_ids: Tensor | None = None  # (A, Ta): class token, answer, [SEP], padding
     answer_mask: Tensor | None = None  # (A, Ta) bool
     answer_owners: Tensor | None = None  # (A,) which question
     answer_weights: Tensor | None = None  # (A,)
     target_positions: Tensor | None = None  # (M,) flat in A * Ta, ascending: where a real token follows
     target_ids: Tensor | None = None  # (M,) the tokens that follow
-
-    def __len__(self) -> int:
-        return len(self.keys)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.examples import Classify, Compare, Example, Generate, stack_images
 from model.families.vicha.answers import RankTokens
-from model.families.vicha.batch import AnswersBatch, ClassesBatch, CompareBatch, Pictures
+from model.families.vicha.batch import AnswersBatch, ClassesBatch, CompareBatch
 from model.families.vicha.config import Config
 from model.families.vicha.heads import AnswersHead, ClassesHead
 from model.families.vicha.processor import PictureTextProcessor, of_kind
@@ -31,22 +31,18 @@ class HeadProcessor(PictureTextProcessor):
     tower, and follows `concepts.…_padding`.
     """
 
-    def pictures(
-        self, examples: Sequence[Example], words: Sequence[Sequence[str]], draws: Draws | None, *, position: int = 0
-    ) -> Pictures:
-        """Stack one picture of each example with its concepts.
+    def pixels(self, examples: Sequence[Example], *, pictures: int = 1) -> Tensor:
+        """Stack the pictures of each example: (B, 3, H, W), or (B, pictures, 3, H, W) where there are several.
 
         Raises:
-            ValueError: an example lacks that picture, or it has another size than the view says.
+            ValueError: an example has fewer pictures, or one has another size than the view says.
         """
         for example in examples:
-            if len(example.images) <= position:
-                raise ValueError(
-                    f"{example.key}: has {len(example.images)} pictures and picture {position} is asked for"
-                )
+            if len(example.images) < pictures:
+                raise ValueError(f"{example.key}: has {len(example.images)} pictures where {pictures} are needed")
         self.check_sizes(examples)
-        ids, mask = self.concepts(words, draws)
-        return Pictures(pixels=stack_images(tuple(examples), position), concept_ids=ids, concept_mask=mask)
+        stacked = [stack_images(tuple(examples), position) for position in range(pictures)]
+        return stacked[0] if pictures == 1 else torch.stack(stacked, dim=1)
 
     def texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Cut cleaned texts into tokens: (B, T) ids and mask."""
@@ -86,11 +82,16 @@ class ClassesProcessor(HeadProcessor):
                     "set family.head.classes to the task's"
                 )
         text_ids, text_mask = self.captions([example.text for example in found])
+        concept_ids, concept_mask = self.concepts(
+            [each.concepts for each in found], self.draw(seeds)[0] if train else None
+        )
         return ClassesBatch(
             keys=tuple(example.key for example in found),
-            pictures=self.pictures(found, [each.concepts for each in found], self.draw(seeds)[0] if train else None),
+            pixels=self.pixels(found),
             text_ids=text_ids,
             text_mask=text_mask,
+            concept_ids=concept_ids,
+            concept_mask=concept_mask,
             labels=_labels([example.label for example in found]),
             weights=_weights(found),
         )
@@ -112,12 +113,17 @@ class CompareProcessor(HeadProcessor):
         found = of_kind(examples, Compare, seeds)
         text_ids, text_mask = self.captions([example.text for example in found])
         first, second = self.draw(seeds, sets=2) if train else (None, None)
+        concept_ids, concept_mask = self.concepts([each.concepts for each in found], first)
+        second_ids, second_mask = self.concepts([each.second_concepts for each in found], second)
         return CompareBatch(
             keys=tuple(example.key for example in found),
-            pictures=self.pictures(found, [each.concepts for each in found], first),
-            second_pictures=self.pictures(found, [each.second_concepts for each in found], second, position=1),
+            pixels=self.pixels(found, pictures=2),
             text_ids=text_ids,
             text_mask=text_mask,
+            concept_ids=concept_ids,
+            concept_mask=concept_mask,
+            second_concept_ids=second_ids,
+            second_concept_mask=second_mask,
             labels=_labels([None if example.label is None else int(example.label) for example in found]),
             weights=_weights(found),
         )
@@ -144,11 +150,16 @@ class AnswersProcessor(HeadProcessor):
         found = of_kind(examples, Generate, seeds)
         words = self.head.max_words if train else self.head.eval_max_words
         text_ids, text_mask = self.texts([clean_question(example.prompt, max_words=words) for example in found])
+        concept_ids, concept_mask = self.concepts(
+            [each.concepts for each in found], self.draw(seeds)[0] if train else None
+        )
         batch = AnswersBatch(
             keys=tuple(example.key for example in found),
-            pictures=self.pictures(found, [each.concepts for each in found], self.draw(seeds)[0] if train else None),
+            pixels=self.pixels(found),
             text_ids=text_ids,
             text_mask=text_mask,
+            concept_ids=concept_ids,
+            concept_mask=concept_mask,
         )
         return self._with_answers(batch, found) if train else batch
 

@@ -53,24 +53,24 @@ def test_candidates_are_cut_as_answers_are(processor: Any) -> None:
 def test_the_two_pictures_of_a_statement_keep_their_own_concepts(processor: Any) -> None:
     made = processor("compare")
     batch = made(head_examples("compare"), SEEDS, train=False)
-    assert made.tokenizer.decode(batch.pictures.concept_ids[1].tolist()) == "ball cube"
-    assert made.tokenizer.decode(batch.second_pictures.concept_ids[1].tolist()) == "sand"
+    assert made.tokenizer.decode(batch.concept_ids[1].tolist()) == "ball cube"
+    assert made.tokenizer.decode(batch.second_concept_ids[1].tolist()) == "sand"
     assert batch.labels.tolist() == [1, 0, 1, 0]
-    with pytest.raises(ValueError, match="e-0: has 1 pictures and picture 1 is asked for"):
+    with pytest.raises(ValueError, match="e-0: has 1 pictures where 2 are needed"):
         made([replace(each, images=each.images[:1]) for each in head_examples("compare")], SEEDS)
 
 
 def test_concepts_are_drawn_by_the_examples_own_seed(processor: Any) -> None:
     made = processor("classes")
     whole, part = made(head_examples("classes"), SEEDS), made(head_examples("classes")[2:], SEEDS[2:])
-    width = part.pictures.concept_ids.shape[1]
-    assert torch.equal(whole.pictures.concept_ids[2:, :width], part.pictures.concept_ids)
+    width = part.concept_ids.shape[1]
+    assert torch.equal(whole.concept_ids[2:, :width], part.concept_ids)
 
 
 @pytest.mark.parametrize("kind", ["answers", "classes", "compare"])
 def test_batches_travel_and_move_whole(processor: Any, kind: str) -> None:
     batch = pickle.loads(pickle.dumps(processor(kind)(head_examples(kind), SEEDS))).to("meta")
-    assert batch.pictures.pixels.device.type == "meta"
+    assert batch.pixels.device.type == "meta"
     assert batch.text_ids.device.type == "meta"
     assert len(batch) == 4
 
