@@ -6,7 +6,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +36,7 @@ class Stretch:
     """A part of the run between two changes of the world."""
 
     steps: range
+    batch_size: int
     world: int
     workers: int
 
@@ -45,15 +46,14 @@ class Run:
     """One tuple: an order, and who runs it when."""
 
     sources: dict[str, SourceSpec]
-    batch_size: int
     seed: int
     window: int
     lanes: int
     stretches: tuple[Stretch, ...]
 
-    def stream(self) -> Stream:
+    def stream(self, batch_size: int) -> Stream:
         """A fresh one, as a process makes that knows nothing of the others."""
-        return Stream(self.sources, batch_size=self.batch_size, seed=self.seed, window=self.window, lanes=self.lanes)
+        return Stream(self.sources, batch_size=batch_size, seed=self.seed, window=self.window, lanes=self.lanes)
 
     @property
     def steps(self) -> range:
@@ -67,92 +67,97 @@ def uneven(draw: random.Random) -> tuple[int, ...]:
 
 
 def drawn(draw: random.Random, sources: dict[str, SourceSpec]) -> Run:
-    """Draw sizes that fit the sources, a position, and two changes of world and workers in the middle of an epoch."""
-    items = sum(spec.items for spec in sources.values())
-    least = items if len(sources) == 1 else min(spec.items for spec in sources.values())
+    """Draw sizes that fit the sources, a position, and two changes of world and workers in the middle of an epoch.
+
+    In every fourth tuple the global batch changes its size with them.
+    """
+    least = min(spec.items for spec in sources.values())
     lanes = draw.choice([1, 1, 1, 2, 3]) if least >= 3 else 1
-    batch_size = lanes * draw.randint(1, min(12, max(1, least // lanes)))
-    run = Run(
-        sources=sources,
-        batch_size=batch_size,
-        seed=draw.randint(0, 2**31),
-        window=draw.randint(1, 5),
-        lanes=lanes,
-        stretches=(),
-    )
-    epoch = run.stream().steps_per_epoch
+    sizes = [lanes * draw.randint(1, min(12, max(1, least // lanes))) for _ in range(3)]
+    sizes = sizes if draw.random() < 0.25 else sizes[:1] * 3
+    run = Run(sources=sources, seed=draw.randint(0, 2**31), window=draw.randint(1, 5), lanes=lanes, stretches=())
+    epoch = run.stream(sizes[0]).steps_per_epoch
     start = draw.randint(0, 3) * epoch if len(sources) == 1 else draw.randint(0, 40)
     stop = start + (epoch if len(sources) == 1 else 2 * epoch + 2)
-    worlds = [world for world in range(1, min(batch_size, 6) + 1) if batch_size % world == 0]
     changes = sorted(draw.randint(start, stop) for _ in range(2))
-    return Run(
-        sources=sources,
-        batch_size=batch_size,
-        seed=run.seed,
-        window=run.window,
-        lanes=lanes,
-        stretches=tuple(
-            Stretch(steps=range(first, last), world=draw.choice(worlds), workers=draw.randint(1, 3))
-            for first, last in zip([start, *changes], [*changes, stop], strict=True)
-        ),
-    )
+    stretches = [
+        Stretch(
+            steps=range(first, last),
+            batch_size=size,
+            world=draw.choice([world for world in range(1, min(size, 6) + 1) if size % world == 0]),
+            workers=draw.randint(1, 3),
+        )
+        for first, last, size in zip([start, *changes], [*changes, stop], sizes, strict=True)
+    ]
+    return replace(run, stretches=tuple(stretches))
 
 
 def spread(
-    run: Run, begin: Callable[[], Process], take: Callable[[Process, int, int, int], Sequence[Part]]
-) -> list[list[Part]]:
+    run: Run, begin: Callable[[Stream], Process], take: Callable[[Process, int, int, int], Sequence[Part]]
+) -> tuple[list[list[Part]], Stream]:
     """Run every stretch by its own ranks and workers, each a fresh process that resumes from the stored state alone.
 
     Args:
         run: who runs which steps.
-        begin: makes what a process has when it starts.
+        begin: makes what a process has when it has resumed.
         take: makes a rank's slots of a step in such a process, given the step, the rank and the world.
 
     Returns:
-        The global batch of each step, put together in slot order.
+        The global batch of each step, put together in slot order; and the order as the last process knows it.
     """
-    stored = json.dumps(run.stream().state(run.steps.start).to_json())
+    order = run.stream(run.stretches[0].batch_size)
     batches: list[list[Part]] = []
     for stretch in run.stretches:
+        stored = json.dumps(order.state(stretch.steps.start).to_json())
         parts: dict[tuple[int, int], Sequence[Part]] = {}
         for rank in range(stretch.world):
             for worker in range(stretch.workers):
-                process = begin()
-                stream = process.stream if isinstance(process, RecordStream) else process
-                first = stream.resume(StreamState.from_json(json.loads(stored)))
-                assert first == stretch.steps.start
-                for step in range(first + worker, stretch.steps.stop, stretch.workers):
+                order = run.stream(stretch.batch_size).carry(StreamState.from_json(json.loads(stored)))
+                process = begin(order)
+                for step in stretch.steps[worker :: stretch.workers]:
                     parts[step, rank] = take(process, step, rank, stretch.world)
         for step in stretch.steps:
             batches.append([each for rank in range(stretch.world) for each in parts[step, rank]])
-        stored = json.dumps(run.stream().state(stretch.steps.stop).to_json())
-    return batches
+    return batches, order
 
 
 def assert_nothing_twice_and_nothing_lost(run: Run, batches: Sequence[Sequence[Address]]) -> None:
-    """Each source's epochs follow one another without a gap, and each holds every item once.
-
-    A lone source leaves out what fills no batch, lanes leave out what does not divide among them; both by design, less than a
-    batch or a lane's share.
-    """
-    by_epoch: defaultdict[tuple[str, int], list[Address]] = defaultdict(list)
+    """Every batch is whole; positions of each source follow one another without a gap; no epoch holds an item twice."""
+    sizes = [stretch.batch_size for stretch in run.stretches for _ in stretch.steps]
+    assert [len(batch) for batch in batches] == sizes
+    seen: defaultdict[tuple[str, int], set[tuple[int, int]]] = defaultdict(set)
     for batch in batches:
         for address in batch:
-            by_epoch[address.source, address.epoch].append(address)
-    assert sum(map(len, by_epoch.values())) == len(run.steps) * run.batch_size
+            assert (address.shard, address.item) not in seen[address.source, address.epoch]
+            assert 0 <= address.item < run.sources[address.source].sizes[address.shard]
+            seen[address.source, address.epoch].add((address.shard, address.item))
+    if len(run.sources) == 1:
+        assert_only_an_epochs_end_is_left_out(run, batches)
+        return
     for name, spec in run.sources.items():
-        leaves_out = spec.items % (run.batch_size if len(run.sources) == 1 else run.lanes)
-        length = spec.items - leaves_out
-        mine = {epoch: found for (source, epoch), found in by_epoch.items() if source == name}
-        turns = sorted(epoch * length + each.position for epoch, found in mine.items() for each in found)
+        length = spec.items - spec.items % run.lanes  # what does not divide among the lanes waits for another epoch
+        turns = sorted(
+            each.epoch * length + each.position for batch in batches for each in batch if each.source == name
+        )
         assert not turns or turns == list(range(turns[0], turns[0] + len(turns)))
-        for found in mine.values():
-            places = Counter((each.shard, each.item) for each in found)
-            assert set(places.values()) == {1}
-            if len(found) == length:
-                every = {(shard, item) for shard, size in enumerate(spec.sizes) for item in range(size)}
-                assert places.keys() <= every
-                assert len(every - places.keys()) == leaves_out
+
+
+def assert_only_an_epochs_end_is_left_out(run: Run, batches: Sequence[Sequence[Address]]) -> None:
+    """A lone source's batches follow one another; an epoch ends only where less than a batch is left of it.
+
+    Where the size changes between two epochs, that is a batch of the former size.
+    """
+    (spec,) = run.sources.values()
+    due: tuple[int, int] | None = None
+    former = 0
+    for batch in batches:
+        positions = sorted(address.position for address in batch)
+        (epoch,) = {address.epoch for address in batch}
+        assert positions == list(range(positions[0], positions[0] + len(batch)))
+        if due is not None and (epoch, positions[0]) != due:
+            assert (epoch, positions[0]) == (due[0] + 1, 0)
+            assert spec.items - due[1] < max(former, len(batch))
+        due, former = (epoch, positions[-1] + 1), len(batch)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
@@ -170,9 +175,11 @@ def test_two_changes_of_world_and_workers_in_an_epoch_repeat_nothing_lose_nothin
                 for place, weight in enumerate(weights)
             },
         )
-        whole = run.stream()
-        batches = spread(run, run.stream, Stream.slots)
-        assert batches == [whole.batch(step) for step in run.steps], f"tuple {block}:{number}"
+        batches, order = spread(run, lambda stream: stream, Stream.slots)
+        assert batches == [order.batch(step) for step in run.steps], f"tuple {block}:{number}"
+        if len({stretch.batch_size for stretch in run.stretches}) == 1:
+            undisturbed = run.stream(run.stretches[0].batch_size)
+            assert batches == [undisturbed.batch(step) for step in run.steps], f"tuple {block}:{number}"
         assert_nothing_twice_and_nothing_lost(run, batches)
 
 
@@ -256,14 +263,14 @@ def test_on_shards_of_pictures_clips_and_texts_every_record_or_annotation_comes_
     def read(records: RecordStream, step: int, rank: int, world: int) -> list[Item]:
         return [records.fetch(address) for address in records.stream.slots(step, rank, world)]
 
-    def opened() -> RecordStream:
-        return RecordStream(run.stream(), {name: open_dataset(each.path) for name, each in chosen.items()}, count=count)
+    def opened(stream: Stream) -> RecordStream:
+        return RecordStream(stream, {name: open_dataset(each.path) for name, each in chosen.items()}, count=count)
 
-    whole = opened()
-    batches = spread(run, opened, read)
-    assert batches == [[whole.fetch(address) for address in run.stream().batch(step)] for step in run.steps]
+    batches, order = spread(run, opened, read)
+    whole = opened(order)
+    assert batches == [[whole.fetch(address) for address in order.batch(step)] for step in run.steps]
+    assert_nothing_twice_and_nothing_lost(run, [[item.address for item in batch] for batch in batches])
     items = [item for batch in batches for item in batch]
-    assert_nothing_twice_and_nothing_lost(run, [[item.address for item in items]])
     assert not whole.damages
     assert all((item.annotation is None) == (count == "records") for item in items)
     seen = Counter((item.address.source, item.address.epoch, item.name) for item in items)
