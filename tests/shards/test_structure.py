@@ -36,6 +36,27 @@ def test_usual_pictures_are_told_whole_without_a_decoder(mode: str, options: dic
     assert (found.extension, found.width, found.height, found.orientation) == ("jpg", 64, 48, 1)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (640, 480), (480, 640), (12, 0xFFDA), (0xFFC0, 17)])
+def test_pictures_of_one_encoder_are_known_again_by_all_but_their_sides(size: tuple[int, int]) -> None:
+    whole = _jpeg()
+    frame = whole.index(b"\xff\xc0") + 5
+    data = whole[:frame] + size[1].to_bytes(2, "big") + size[0].to_bytes(2, "big") + whole[frame + 4 :]
+    for _ in range(2):
+        found = outline(data)
+        assert found is not None
+        assert (found.width, found.height) == size
+        assert data[found.start :] == whole[found.start :]
+
+
+def test_what_looks_like_a_frame_and_a_scan_inside_of_a_comment_is_none() -> None:
+    decoy = b"\xff\xc0\x00\x11\x08\x00\x05\x00\x05\x03" + bytes(9) + b"\xff\xda\x00\x0c\x03" + bytes(20)
+    whole = _jpeg()
+    data = whole[:2] + b"\xff\xfe" + (len(decoy) + 2).to_bytes(2, "big") + decoy + whole[2:]
+    found = outline(data)
+    assert found is not None
+    assert (found.width, found.height) == (64, 48)
+
+
 def test_the_orientation_is_read_and_an_odd_one_is_left_to_a_decoder() -> None:
     found = outline(_jpeg(exif=_orientation(6)))
     assert found is not None
