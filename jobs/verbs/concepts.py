@@ -376,5 +376,6 @@ def _result_line(summary: Summary) -> str:
     lost = f", {summary.undecodable:,} without embedding" if summary.undecodable else ""
     return (
         f"{summary.column}: {summary.pictures:,} pictures ({summary.embedded:,} embedded now){lost}, "
-        f"{summary.vocabulary:,} concepts (tagger {summary.tagger}){named}; most often best: {', '.join(summary.top_concepts)}; {summary.seconds:.0f} s"
+        f"{summary.vocabulary:,} concepts (tagger {summary.tagger}){named}; "
+        f"most often best: {', '.join(summary.top_concepts)}; {summary.seconds:.0f} s"
     )

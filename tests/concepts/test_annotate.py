@@ -7,14 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from concepts.annotate import BANK_FILE, VOCABULARY_FILE, ConceptAnnotator, ConceptPlan, picture_of
+from concepts.annotate import (
+    BANK_FILE,
+    VOCABULARY_FILE,
+    ConceptAnnotator,
+    ConceptPlan,
+    embedding_table,
+    picture_of,
+    picture_problems,
+    stored_vectors,
+)
 from concepts.bank import bank_digest, make_bank, write_bank
 from concepts.embed import ClipEmbedder, EmbedderConfig
 from concepts.nouns import ShardUnit
 from concepts.vocabulary import Vocabulary
 from shards.errors import DatasetError
+from shards.index import encode_parquet
 from shards.reader import Dataset
 from shards.records import Media, Origin, Record
 from shards.sidecar import open_sidecar
@@ -132,3 +143,49 @@ def test_records_without_exactly_one_picture_are_refused_by_key() -> None:
     record = Record(key="two", origin=Origin(dataset="d", split="s", id="1"), media=media, annotations=())
     with pytest.raises(DatasetError, match="record 'two' has 2 pictures"):
         picture_of(record, where="dataset")
+
+
+def test_a_picture_that_cannot_be_decoded_has_a_null_a_reason_and_no_concept(
+    captioned_dataset: Callable[..., Dataset], embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = captioned_dataset()
+    broken = {"made-002", "made-005"}
+    monkeypatch.setattr(
+        "concepts.annotate.picture_of",
+        lambda record, where: b"" if record.key in broken else picture_of(record, where=where),
+    )
+    plan = planned(dataset, embedder)
+    done = ConceptAnnotator(embedder.config, plan, embedder=embedder)(ShardUnit(dataset.path, 0))
+    assert set(done.problems) == broken
+    assert picture_problems(dataset, plan.embedding_digest8) == done.problems
+    vectors = stored_vectors(dataset, 0, plan.embedding_digest8)
+    assert vectors is not None
+    assert np.isnan(vectors).all(axis=1).tolist() == [number in (2, 5) for number in range(7)]
+    embeddings, concepts = open_sidecar(dataset, "image_embedding"), open_sidecar(dataset, "concepts")
+    for number in range(7):
+        key = f"made-{number:03d}"
+        assert (embeddings.row(0, key)["embedding"] is None) == (key in broken)
+        assert len(concepts.row(0, key)["phrases"]) == (0 if key in broken else 3)
+
+
+def test_embeddings_of_another_dataset_are_refused(
+    captioned_dataset: Callable[..., Dataset], embedder: ClipEmbedder
+) -> None:
+    here, there = captioned_dataset("here"), captioned_dataset("there", first=100)
+    plan = planned(here, embedder)
+    ConceptAnnotator(embedder.config, plan, embedder=embedder)(ShardUnit(here.path, 0))
+    folder = f"sidecars/image_embedding-{plan.embedding_digest8}"
+    parquet = here.storage.read(f"{folder}/{here.manifest[0].name}.parquet")
+    there.storage.create(f"{folder}/column.json", here.storage.read(f"{folder}/column.json"))
+    there.storage.create(f"{folder}/{there.manifest[0].name}.parquet", parquet)
+    with pytest.raises(DatasetError, match="holds other records"):
+        stored_vectors(there, 0, plan.embedding_digest8)
+
+
+def test_an_embedding_takes_little_more_than_its_halves() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((2000, 512)).astype(np.float16)
+    values = embedding_table(vectors)
+    keys = [f"coco_captions-train-{number:012d}" for number in range(2000)]
+    table = values.add_column(0, "key", pa.array(keys))
+    assert len(encode_parquet(table)) / 2000 < 1100

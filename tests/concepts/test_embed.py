@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,89 @@ def test_embedding_leaves_the_number_of_threads_as_it_was(tiny_clip: TinyClip) -
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_short_texts_embed_as_they_do_at_full_length(tiny_clip: TinyClip) -> None:
+    import open_clip
+    import torch
+
+    keys = tiny_clip("short-clip")
+    texts = ["dog", "a very long description of a dog on a sofa", "", "red car", "a cat " * 20]
+    embedder = ClipEmbedder(EmbedderConfig(**keys, batch_size=2))
+    model, _, _ = open_clip.create_model_and_transforms("short-clip", pretrained=keys["pretrained"])
+    with torch.inference_mode():
+        whole = model.eval().encode_text(open_clip.get_tokenizer("short-clip")(texts), normalize=True)
+    np.testing.assert_allclose(embedder.texts(texts), whole.numpy(), atol=1e-6)
+
+
+def test_a_picture_that_cannot_be_decoded_keeps_its_place_and_changes_no_other(tiny_clip: TinyClip) -> None:
+    embedder = ClipEmbedder(EmbedderConfig(**tiny_clip(), batch_size=3))
+    pictures = [picture(colour) for colour in ("red", "green", "blue", "black", "pink")]
+    whole = np.concatenate([batch.vectors for batch in embedder.stream(pictures)])
+    broken = [*pictures[:1], b"", *pictures[2:4], b"no picture"]
+    batches = list(embedder.stream(broken))
+    found = np.concatenate([batch.vectors for batch in batches])
+    np.testing.assert_array_equal(found[[0, 2, 3]], whole[[0, 2, 3]])
+    assert np.isnan(found[[1, 4]]).all()
+    assert [list(batch.problems) for batch in batches] == [[1], [1]]
+    assert "cannot be decoded" in batches[1].problems[1]
+
+
+def test_only_a_few_batches_are_read_ahead(tiny_clip: TinyClip) -> None:
+    embedder = ClipEmbedder(EmbedderConfig(**tiny_clip(), batch_size=2, decode_threads=2))
+    taken: list[int] = []
+
+    def pictures() -> Iterator[bytes]:
+        for number in range(60):
+            taken.append(number)
+            yield picture("red")
+
+    batches = embedder.stream(pictures())
+    next(batches)
+    assert len(taken) <= 2 * 2 + 2 * 2 + 2 * 2 + 1
+
+
+def test_a_clip_of_transformers_embeds_as_the_library_does(tmp_path: Path) -> None:
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    words = ["<|startoftext|>", "<|endoftext|>"]
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    vocabulary = [*letters, *(letter + "</w>" for letter in letters), *words]
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**size, "vocab_size": len(vocabulary), "max_position_embeddings": 12, "eos_token_id": len(vocabulary) - 1}
+    config = CLIPConfig(
+        text_config={**text, "bos_token_id": len(vocabulary) - 2, "pad_token_id": len(vocabulary) - 1},
+        vision_config={**size, "image_size": 32, "patch_size": 16},
+        projection_dim=8,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = CLIPModel(config).eval()
+    (tmp_path / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(vocabulary)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
+    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    for part in (model, tokenizer, processor):
+        part.save_pretrained(tmp_path / "clip")
+
+    embedder = ClipEmbedder(EmbedderConfig(model=f"transformers:{tmp_path / 'clip'}", pretrained=None))
+    assert str(tmp_path) not in str(embedder.card)
+    phrases = ["dog", "a red car", "cat"]
+    with torch.inference_mode():
+        ids = tokenizer(phrases, padding="max_length", max_length=12, return_tensors="pt")["input_ids"]
+        wanted = model.get_text_features(input_ids=ids)
+        wanted = getattr(wanted, "pooler_output", wanted)
+        with Image.open(io.BytesIO(picture("red"))) as image:
+            pixels = processor(images=image, return_tensors="pt")["pixel_values"]
+        seen = model.get_image_features(pixel_values=pixels)
+        seen = getattr(seen, "pooler_output", seen)
+    np.testing.assert_allclose(embedder.texts(phrases), torch.nn.functional.normalize(wanted).numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        embedder.images([picture("red")]), torch.nn.functional.normalize(seen).numpy(), atol=1e-5
+    )
+
+
+def test_a_folder_that_holds_no_clip_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        ClipEmbedder(EmbedderConfig(model=f"transformers:{tmp_path}"))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from concepts.phrases import INSTALLED, RULES, RULES_NAME, PhraseConfig, PhraseExtractor
+from benchmarks.phrases import precision_and_recall, read_labelled
+from concepts.phrases import INSTALLED, RULES, RULES_NAME, PhraseConfig, PhraseExtractor, tally_texts
 from shards.errors import ConfigError
 
 
@@ -69,3 +70,45 @@ def test_a_pipeline_is_named_by_what_it_is_and_not_by_where_it_lies(tmp_path: Pa
         assert extractor.nouns(["Dog sees cat"]) == [["cat"]]
     assert names[0] == names[1]
     assert str(tmp_path) not in names[0]
+
+
+def test_texts_out_of_the_ordinary_are_bounded_and_counted() -> None:
+    texts = [
+        "a dog",
+        "",
+        "\U0001f600 \U0001f436 !!",
+        "犬がソファに座っている",
+        "un chien près de la façade",
+        "a dog and a cat " * 2500,
+        "x" * 20_000,
+    ]
+    config = PhraseConfig(tagger=RULES, max_words=40)
+    found = PhraseExtractor(config).nouns(texts)
+    assert found[0] == ["dog"]
+    assert found[1:4] == [[], [], []]
+    assert found[5] == ["dog", "cat"] * 8  # of five words each time
+    assert sum(map(len, found[6])) <= 40 * 16
+    tally = tally_texts(texts, max_words=40)
+    assert (tally.texts, tally.empty, tally.cut, tally.foreign) == (7, 2, 2, 1)
+
+
+def test_kinds_of_phrases_are_an_option_of_every_tagger() -> None:
+    extractor = PhraseExtractor(PhraseConfig(tagger=RULES, kinds=("attribute", "relation")))
+    assert extractor.phrases(["A red car near a tree"]) == [["red car", "car near tree"]]
+    assert extractor.nouns(["A red car near a tree"]) == [["car", "tree"]]
+
+
+def test_questions_and_expressions_name_things_too() -> None:
+    extractor = PhraseExtractor(PhraseConfig(tagger=RULES))
+    assert extractor.nouns(["What color is the umbrella?", "the woman left of the red bus"]) == [
+        ["color", "umbrella"],
+        ["woman", "bus"],
+    ]
+
+
+def test_the_rules_find_the_heads_that_people_labelled() -> None:
+    labelled = read_labelled()
+    assert len(labelled) >= 60
+    found = PhraseExtractor(PhraseConfig(tagger=RULES)).nouns([caption for caption, _ in labelled])
+    precision, recall = precision_and_recall(found, [nouns for _, nouns in labelled])
+    assert min(precision, recall) > 0.9

@@ -12,6 +12,7 @@ from concepts.vocabulary import (
     count_phrases,
     fold_plurals,
     merge_counts,
+    merge_vocabularies,
     read_vocabulary,
     singulars,
 )
@@ -120,3 +121,20 @@ def test_order_and_counts_name_a_vocabulary_and_its_origin_does_not() -> None:
 
 def test_datasets_may_be_spelt_from() -> None:
     assert validate(VocabularyConfig, {"from": ["a"]}) == validate(VocabularyConfig, {"datasets": ["a"]})
+
+
+def test_names_of_a_list_stay_whatever_their_count_and_unseen_ones_come_last() -> None:
+    counts = {"dog": 5, "sky": 1, "top": 7, "car": 1}
+    config = VocabularyConfig(min_count=2)
+    vocabulary = build_vocabulary(counts, config, names=["zebra", "car", "top"])
+    assert dict(zip(vocabulary.phrases, vocabulary.counts, strict=True)) == {"top": 7, "dog": 5, "car": 1, "zebra": 0}
+    assert vocabulary.phrases[-1] == "zebra"
+
+
+def test_merged_vocabularies_add_their_counts() -> None:
+    one = Vocabulary(phrases=("dog", "cat"), counts=(3, 2), origin={"tagger": "rules"})
+    other = Vocabulary(phrases=("cat", "boat"), counts=(4, 1))
+    merged = merge_vocabularies([one, other], PLAIN)
+    assert (merged.phrases, merged.counts) == (("cat", "dog", "boat"), (6, 3, 1))
+    assert [each["digest"] for each in merged.origin["merged"]] == [one.digest, other.digest]
+    assert merge_vocabularies([one, other], PLAIN.model_copy(update={"cap": 1})).phrases == ("cat",)

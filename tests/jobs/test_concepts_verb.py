@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from concepts.annotate import ConceptAnnotator
+from concepts.annotate import ConceptAnnotator, picture_of
 from jobs.cli import main
 from jobs.config import load_config
 from jobs.verbs import concepts
@@ -139,6 +139,60 @@ def test_short_spellings_land_where_they_belong_and_clash_when_given_twice() -> 
     assert (config.vocabulary.min_count, config.embedder.batch_size, config.dataset) == (7, 5, ("d",))
     with pytest.raises(ConfigError, match=r"min_count is short for vocabulary\.min_count"):
         load_config(concepts.Config, None, ["dataset=d", "min_count=7", "vocabulary.min_count=3"], verb="concepts")
+
+
+def test_pictures_that_cannot_be_decoded_are_counted_against_a_budget_that_a_rerun_remembers(
+    captioned_dataset: MakeDataset,
+    tiny_clip: MakeClip,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    dataset, clip = captioned_dataset(), tiny_clip()
+    monkeypatch.setattr(
+        "concepts.annotate.picture_of",
+        lambda record, where: b"" if record.key in ("made-002", "made-009") else picture_of(record, where=where),
+    )
+    strict = words(dataset.path, clip, "reject_count=1", "reject_share=0.01")
+    assert main(strict) == 1
+    assert "2 of 21 pictures cannot be embedded" in capsys.readouterr().err
+    assert main(strict) == 1  # although both shards are done by now
+    capsys.readouterr()
+    assert main(words(dataset.path, clip)) == 0
+    assert "2 without embedding" in capsys.readouterr().out
+
+
+def test_names_of_lists_and_several_vocabularies_join(
+    captioned_dataset: MakeDataset, tiny_clip: MakeClip, tmp_path: Path
+) -> None:
+    dataset, clip = captioned_dataset(), tiny_clip()
+    (tmp_path / "names.txt").write_text("zebra\ndog\n")
+    (tmp_path / "more.txt").write_text("giraffe\n")
+    lists = f"vocabulary.lists=[{tmp_path / 'names.txt'}]"
+    assert main(words(dataset.path, clip, lists, f"output={tmp_path / 'one'}")) == 0
+    one = dict(json.loads((tmp_path / "one" / "vocabulary.json").read_text())["phrases"])
+    assert one["zebra"] == 0
+    assert one["dog"] > 0
+    alone = (f"vocabulary.lists=[{tmp_path / 'more.txt'}]", "vocabulary.count=false", f"output={tmp_path / 'two'}")
+    assert main(words(dataset.path, clip, *alone)) == 0
+    files = [str(tmp_path / name / "vocabulary.json") for name in ("one", "two")]
+    merge = (f"vocabulary.file={json.dumps(files)}", "min_count=0", f"output={tmp_path / 'both'}")
+    assert main(words(dataset.path, clip, *merge)) == 0
+    both = dict(json.loads((tmp_path / "both" / "vocabulary.json").read_text())["phrases"])
+    assert both == {**one, "giraffe": 0}
+
+
+def test_variety_and_a_threshold_make_another_column_from_the_same_embeddings(
+    captioned_dataset: MakeDataset, tiny_clip: MakeClip, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    dataset, clip = captioned_dataset(), tiny_clip()
+    assert main(words(dataset.path, clip, "top_k=4")) == 0
+    capsys.readouterr()
+    more = ("max_likeness=0.2", "min_score=0.0", "top_k=4", f"output={tmp_path}")
+    assert main(words(dataset.path, clip, *more)) == 0
+    assert "(0 embedded now)" in capsys.readouterr().out
+    chosen = open_sidecar(dataset, json.loads((tmp_path / "summary.json").read_text())["column"])
+    for record in dataset.records(0, payload=False):
+        assert all(score >= 0 for score in chosen.row(0, record.key)["scores"])
 
 
 @pytest.mark.ray

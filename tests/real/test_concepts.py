@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from concepts.captions import caption_files, read_captions
 from concepts.phrases import RULES, PhraseConfig, PhraseExtractor
+from concepts.pictures import prepare_picture
 from concepts.vocabulary import VocabularyConfig, build_vocabulary, count_phrases, merge_counts
 
 THINGS = {"dog", "man", "woman", "table", "street", "train", "horse", "bus", "cat", "tree", "water", "car"}
@@ -57,3 +60,12 @@ def test_the_rules_agree_with_a_trained_tagger(captions: dict[str, list[str]], r
     # The tagger itself is right for about 92 of 100 head nouns, so the two cannot agree much better than this.
     assert shared > 0.8 * sum(len(set(row)) for row in ruled)
     assert shared > 0.8 * sum(len(set(row)) for row in tagged)
+
+
+def test_real_photos_decode_to_the_pixels_of_pillow(real_data: Path) -> None:
+    photos = sorted((real_data / "coco2017").rglob("*.jpg"))[:20]
+    assert photos
+    for photo in photos:
+        with Image.open(photo) as picture:
+            expected = np.asarray(picture.convert("RGB"))
+        np.testing.assert_array_equal(prepare_picture(photo.read_bytes(), np.asarray), expected)
