@@ -114,16 +114,15 @@ def ours(folder: Path, workers: int, augment_on: str) -> Work:
     from trainers.assembly import build_model, open_streams
     from trainers.augment import TrainView
     from trainers.loader import Loader
+    from trainers.mixing import lay_order
     from trainers.tasks import load_task
-    from trainers.trainer import lay_order
 
     torch.set_num_threads(1)
     first, *others = read_preset(PRESET, verb="train")["streams"]
     streams = {first: {"dataset": str(folder / "data"), "concepts": "concepts"}}
     keys = [f"streams.{name}.dataset={folder / 'data'}" for name in (first, *others)]
-    config = load_config(
-        Config, PRESET, [*keys, f"output={folder / 'run'}", "device=cpu", "batch_size=64"], verb="train"
-    )
+    keys += [f"output={folder / 'run'}", "device=cpu", "batch_size=64", f"augment.augment_on={augment_on}"]
+    config = load_config(Config, PRESET, keys, verb="train")
     training = type(config).model_validate(config.model_dump() | {"streams": streams}).training()
     data = open_streams(training)
     task = load_task(training.task)
