@@ -21,10 +21,12 @@ from shards.errors import ConfigError, DatasetError
 from shards.reader import Dataset, open_dataset
 from shards.records import Caption, Entailment, Grounding, Question, Statement
 from shards.sidecar import Sidecar, open_sidecar
+from shards.view import View, open_view
 from trainers.checkpoint import STATE, Checkpoint, CheckpointError, find_checkpoint
 from trainers.config import TrainConfig
 from trainers.imported import ImportedConfig, is_imported
 from trainers.pairing import CONCEPTS
+from trainers.tasks import load_task
 
 VOCABULARY = Path("tokenizer") / "vocab.txt"  # inside a run folder
 
@@ -35,6 +37,7 @@ class OpenStreams:
 
     datasets: Mapping[str, Dataset]
     sidecars: Mapping[str, Mapping[str, Sidecar]]
+    views: Mapping[str, View]  # of the streams that do not show all of their dataset
 
     def sidecar_folders(self) -> dict[str, str]:
         """Name the exact sidecar of each stream: another vocabulary or another CLIP is another folder."""
@@ -46,9 +49,10 @@ class OpenStreams:
 
 
 def open_streams(config: TrainConfig) -> OpenStreams:
-    """Open every dataset and sidecar that a run reads.
+    """Open every dataset and sidecar that a run reads, and work out its views.
 
     Raises:
+        ConfigError: a view's rule cannot be followed.
         DatasetError: one is missing, damaged or does not cover its dataset.
     """
     datasets = {
@@ -59,7 +63,11 @@ def open_streams(config: TrainConfig) -> OpenStreams:
         name: {CONCEPTS: open_concepts(datasets[name], stream.concepts)} if stream.concepts is not None else {}
         for name, stream in config.streams.items()
     }
-    return OpenStreams(datasets=datasets, sidecars=sidecars)
+    count = load_task(config.task).count
+    views = {
+        name: open_view(datasets[name], count, stream.view) for name, stream in config.streams.items() if stream.view
+    }
+    return OpenStreams(datasets=datasets, sidecars=sidecars, views=views)
 
 
 def open_concepts(dataset: Dataset, column_or_folder: str) -> Sidecar:

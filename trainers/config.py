@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from shards.config import Config
+from shards.costs import TokenCost
 from shards.remote import CacheConfig
 from shards.stream import DamageBudget
+from shards.view import ViewRule
 from trainers.augment import AugmentConfig
 from trainers.loader import StartMethod
+from trainers.mixing import MixtureConfig
 from trainers.optim import CosineSchedule, OptimConfig, ScheduleConfig
 from trainers.rerank import Scoring
 from trainers.step import Precision
@@ -33,8 +36,21 @@ class StreamConfig(Config):
     """a column written by `annotate`, to be read in place of the dataset's own annotations; by name or folder"""
     concepts: str | None = None
     """its concepts sidecar: `concepts`, or a folder such as `concepts-1a2b3c4d`"""
-    weight: PositiveFloat | None = None
-    """share in the mixture; unset: in proportion to its size"""
+    where: str | None = None
+    """only what meets these conditions on index and sidecar columns, such as `similarity > 0.28 and text_length < 200`"""
+    select: str | None = None
+    """only what this sidecar of truth values keeps, per record or per annotation, such as `filter` writes"""
+    repeat: str | None = None
+    """a sidecar field of numbers: how often an epoch visits each item, such as 0.5 or 3"""
+    weight: NonNegativeFloat | None = None
+    """share in the mixture, 0 to rest until `mixture.changes` says otherwise; unset: its size times `epochs`"""
+    epochs: PositiveInt = 1
+    """of this dataset in one epoch of the mixture"""
+
+    @property
+    def view(self) -> ViewRule:
+        """What is seen of the dataset."""
+        return ViewRule(where=self.where, select=self.select, repeat=self.repeat)
 
 
 class TokenizerConfig(Config):
@@ -66,7 +82,14 @@ class TrainConfig(Config):
     init: str | None = None
     """weights to start from: a run folder, one of its checkpoints, or a file of weights under our names"""
     batch_size: PositiveInt = 64
-    """of the whole run: every world size that divides it sees the same batches"""
+    """of the whole run: every world size that divides it sees the same batches; a resumed run may go on with another"""
+    batch_tokens: PositiveInt | None = None
+    """tokens of a batch of the whole run, in place of batch_size: items are counted by `tokens` and padded to their like"""
+    batch_parts: PositiveInt = 8
+    """parts that a batch of tokens is cut into; processes times micro_batches must divide it"""
+    tokens: TokenCost = TokenCost()
+    """what an item costs, where batch_tokens is set"""
+    mixture: MixtureConfig = MixtureConfig()
     micro_batches: PositiveInt = 1
     """parts that each rank accumulates gradients over; contrastive negatives then come from a part, and the queue"""
     steps: PositiveInt | None = None
@@ -102,6 +125,8 @@ class TrainConfig(Config):
     def _one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("set exactly one of steps and epochs")
+        if self.batch_tokens is not None and self.lanes > 1:
+            raise ValueError("set batch_tokens or lanes, not both: batches by tokens are planned over one order")
         return self
 
 

@@ -16,13 +16,14 @@ from shards.address import example_rng
 from shards.config import validate
 from shards.errors import ConfigError, InputError
 from shards.records import Record
-from shards.stream import Item, RecordStream
+from shards.stream import Item, RecordStream, StreamState
 from trainers.assembly import open_streams
 from trainers.augment import AugmentConfig, Look, TrainView, decoded, picture_of
 from trainers.checkpoint import find_checkpoint
 from trainers.config import TrainConfig
+from trainers.mixing import lay_order
 from trainers.tasks import load_task
-from trainers.trainer import CONFIG, lay_order
+from trainers.trainer import CONFIG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,19 +56,23 @@ def lineage(run: str | Path, step: int, *, decode: bool = False) -> tuple[Line, 
         ConfigError: there is no such step.
         DatasetError: a dataset of the run is gone, or is not the one that it was trained on.
     """
-    config, digests = _run_config(Path(run))
+    config, state = _run_config(Path(run))
     streams = open_streams(config)
     task = load_task(config.task)
     order = lay_order(config, streams, task)
-    for name, digest in digests.items():
-        if streams.datasets[name].digest != digest:
+    for name, digest in state.digests.items() if state is not None else ():
+        if order.sources[name].dataset_digest != digest:
             raise InputError(
                 f"{config.streams[name].dataset} is not the dataset that {run} was trained on as streams.{name}; "
                 "put the former one back"
             )
+    if state is not None:
+        order = order.carry(state)
     if step < 1:
         raise ConfigError(f"step={step}: steps are counted from 1, as in the log")
-    records = RecordStream(order, streams.datasets, count=task.count, sidecars=streams.sidecars, payload=decode)
+    records = RecordStream(
+        order, streams.datasets, count=task.count, sidecars=streams.sidecars, views=streams.views, payload=decode
+    )
     lines = []
     for slot, address in enumerate(order.slots(step - 1, 0, 1)):
         view = _Watching(config.augment, decode=decode)
@@ -116,12 +121,12 @@ class _Watching(TrainView):
         return torch.full((3, 1, 1), 128, dtype=torch.uint8)
 
 
-def _run_config(run: Path) -> tuple[TrainConfig, Mapping[str, str]]:
-    """The config of a run and the digests of its datasets, where a checkpoint holds them."""
+def _run_config(run: Path) -> tuple[TrainConfig, StreamState | None]:
+    """The config of a run and, where it has a checkpoint, the state of its stream."""
     stored = run / CONFIG
     if stored.is_file() and not (run / "checkpoints").is_dir():
-        return validate(TrainConfig, yaml.safe_load(stored.read_text(encoding="utf-8")), where=str(stored)), {}
+        return validate(TrainConfig, yaml.safe_load(stored.read_text(encoding="utf-8")), where=str(stored)), None
     if not run.exists():
         raise InputError(f"{run} is not there; give the `output` of a training")
     state = find_checkpoint(run).state
-    return validate(TrainConfig, state.config, where=str(run)), dict(state.order["digests"])
+    return validate(TrainConfig, state.config, where=str(run)), StreamState.from_json(state.order)

@@ -45,7 +45,7 @@ class LoadedStep:
     """What a rank trains on in one step."""
 
     step: int
-    micro_batches: tuple[Batch, ...]  # the rank's slots in order, cut into equal parts
+    micro_batches: tuple[Batch, ...]  # the rank's slots, cut into parts of one task and modality each
     names: tuple[str, ...]  # `Item.name` of each of the rank's slots, in slot order
     first_slot: int  # number of the rank's first slot in the global batch
     damaged: tuple[Damage, ...] = ()  # met for the first time by the process that made this step
@@ -258,16 +258,15 @@ class _StepMaker(Dataset[Any]):
         damages = self.records.damages
         new, self.reported = damages[self.reported :], len(damages)
         # Only the last batch of an evaluation is short, and then parts, too, may be short or missing.
-        own = stream.own_slots(self.rank, self.world)
-        size = len(own) // self.parts
+        parts = stream.parts(step, self.rank, self.world, self.parts)
         began = self.stopwatch.now()
-        micro_batches = tuple(self._batch(made[place : place + size]) for place in range(0, len(made), size))
+        micro_batches = tuple(self._batch([made[slot] for slot in part]) for part in parts)
         self.stopwatch.add("collate", began)
         return LoadedStep(
             step=step,
             micro_batches=micro_batches,
             names=tuple(each.name for each in made),
-            first_slot=own.start,
+            first_slot=stream.span(step, self.rank, self.world).start,
             damaged=new,
             spent_s=self.stopwatch.take(),
         )

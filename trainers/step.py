@@ -71,11 +71,12 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         copied_s = 0.0
         parts = []
+        items = sum(map(len, batches))  # micro-batches of several tasks may differ in size
         for batch, last in _with_last(batches):
             began = time.perf_counter()
             there = batch.to(self.group.device, non_blocking=True)
             copied_s += time.perf_counter() - began
-            parts.append(self._backward(arrived(there), progress, share=1 / len(batches), last=last))
+            parts.append(self._backward(arrived(there), progress, share=len(batch) / items, last=last))
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.family.parameters(), self.clip_norm)
         self.optimizer.step()

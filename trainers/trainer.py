@@ -14,7 +14,7 @@ import yaml
 
 from model.checkpoints import save_weights
 from shards.errors import ConfigError, DatasetError
-from shards.stream import Damage, RecordStream, Stream, StreamState, source_of
+from shards.stream import Damage, RecordStream, Stream, StreamState
 from trainers.assembly import (
     VOCABULARY,
     Model,
@@ -31,12 +31,12 @@ from trainers.config import MAY_CHANGE, TrainConfig, changed_keys
 from trainers.distributed import Group, joined_group
 from trainers.loader import LoadedStep, Loader
 from trainers.meter import Meter
+from trainers.mixing import lay_order
 from trainers.observe import ORDER, Interval, JsonLines, MetricsFile, Observer, SteadyLine, TensorBoard
 from trainers.optim import Horizon, build_optimizer, learning_rate, load_optimizer_state, optimizer_state_by_name
 from trainers.presence import Termination, claimed, until_terminated
 from trainers.shared_steps import SharedSteps
 from trainers.step import StepLosses, TrainStep
-from trainers.task import Task
 from trainers.tasks import load_task
 
 logger = logging.getLogger(__name__)
@@ -150,11 +150,14 @@ def _prepare(config: TrainConfig, group: Group) -> _Run:
         )
     config = config.model_copy(update={"family": dict(model.spec)})
     if checkpoint is not None:
-        refuse_another_run(checkpoint, config, order, streams)
+        refuse_another_run(checkpoint, config, streams)
+        order = order.carry(StreamState.from_json(checkpoint.state.order))
     elif group.is_main:
         _store_config(config, path)
     horizon = Horizon(steps=_steps(config, order), steps_per_epoch=order.steps_per_epoch)
-    records = RecordStream(order, streams.datasets, count=task.count, sidecars=streams.sidecars, budget=config.damage)
+    records = RecordStream(
+        order, streams.datasets, count=task.count, sidecars=streams.sidecars, views=streams.views, budget=config.damage
+    )
     loader = Loader(
         records,
         task=task,
@@ -237,20 +240,11 @@ def _train(
     )
 
 
-def lay_order(config: TrainConfig, streams: OpenStreams, task: Task) -> Stream:
-    """Lay the order of the whole run: pure numbers, nothing is read."""
-    sources = {
-        name: source_of(dataset, task.count, weight=config.streams[name].weight)
-        for name, dataset in streams.datasets.items()
-    }
-    return Stream(sources, batch_size=config.batch_size, seed=config.seed, window=config.window, lanes=config.lanes)
-
-
 def _steps(config: TrainConfig, order: Stream) -> int:
     if config.steps is not None:
         return config.steps
     assert config.epochs is not None  # the config holds exactly one of the two
-    return config.epochs * order.steps_per_epoch
+    return order.steps_of(config.epochs)
 
 
 def _step(
@@ -282,10 +276,11 @@ def _step(
     )
 
 
-def refuse_another_run(checkpoint: Checkpoint, config: TrainConfig, order: Stream, streams: OpenStreams) -> None:
-    """Stop before a run is continued with another config, order or data than it was started with.
+def refuse_another_run(checkpoint: Checkpoint, config: TrainConfig, streams: OpenStreams) -> None:
+    """Stop before a run is continued with another config or other sidecars than it was started with.
 
-    Paths of datasets may change as long as their digests do not.
+    Paths of datasets may change as long as their digests do not, which the order looks at. So may the batch size: the order
+    goes on at the very sample.
 
     Raises:
         ConfigError: names the keys that differ.
@@ -293,7 +288,8 @@ def refuse_another_run(checkpoint: Checkpoint, config: TrainConfig, order: Strea
     """
     stored, current = dict(checkpoint.state.config), config.model_dump(mode="json")
     paths = {f"streams.{name}.{key}" for name in config.streams for key in ("dataset", "concepts")}
-    keys = [key for key in changed_keys(stored, current) if key.split(".")[0] not in MAY_CHANGE and key not in paths]
+    free = MAY_CHANGE | {"batch_size"}
+    keys = [key for key in changed_keys(stored, current) if key.split(".")[0] not in free and key not in paths]
     if keys:
         named = ", ".join(f"{key} ({_at(stored, key)!r} → {_at(current, key)!r})" for key in keys)
         raise ConfigError(
@@ -305,7 +301,11 @@ def refuse_another_run(checkpoint: Checkpoint, config: TrainConfig, order: Strea
             f"{config.output} was started with sidecars {dict(checkpoint.state.sidecars)}, the streams now have "
             f"{streams.sidecar_folders()}; name the old ones in streams.<name>.concepts"
         )
-    order.resume(StreamState.from_json(checkpoint.state.order))
+    if stored["batch_size"] != config.batch_size:
+        logger.warning(
+            "batch_size was %d and is %d after step %d; steps, schedule and rates stay as the config says them",
+            *(stored["batch_size"], config.batch_size, checkpoint.step),
+        )
 
 
 def _at(values: Mapping[str, object], key: str) -> object:
@@ -353,11 +353,13 @@ class _IntervalClock:
 
     def __init__(self) -> None:
         self._spent_s: defaultdict[str, float] = defaultdict(float)
+        self._items = 0  # of this rank
         self._since = time.monotonic()
         self._steps_since: int | None = None
 
     def add(self, loaded: LoadedStep, taken: StepLosses) -> None:
         """Count one step."""
+        self._items += len(loaded.names)
         for name, seconds in (("wait", loaded.waited_s), ("copy", taken.copied_s), *loaded.spent_s.items()):
             self._spent_s[name] += seconds
 
@@ -373,11 +375,11 @@ class _IntervalClock:
             losses=losses,
             logged={name: value for name, value in means.items() if name not in losses},
             lr=lr,
-            images_per_s=steps * run.config.batch_size / elapsed,
+            images_per_s=self._items * run.group.world / elapsed,
             wait_share=min(1.0, self._spent_s["wait"] / elapsed),
             eta_s=(run.horizon.steps - done) * elapsed / steps,
             seconds={"step": elapsed / steps, **{name: value / steps for name, value in self._spent_s.items()}},
             damaged=len(run.shared_steps.damages),
         )
-        self._since, self._spent_s, self._steps_since = now, defaultdict(float), done
+        self._since, self._spent_s, self._steps_since, self._items = now, defaultdict(float), done, 0
         return interval
