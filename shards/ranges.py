@@ -31,7 +31,7 @@ def coalesce(places: Sequence[Place]) -> list[Place]:
     Gaps of a tar's own making are always read along. Wider ones are, the narrowest first, up to `LONGEST_GAP_BYTES` each and
     `WASTE_SHARE` of the wanted bytes in all. No request grows beyond `REQUEST_BYTES` by joining.
     """
-    wanted = sorted(place for place in places if place.size)
+    wanted = sorted({place for place in places if place.size})
     gaps = [after.offset - before.end for before, after in pairwise(wanted)]
     budget = WASTE_SHARE * sum(place.size for place in wanted)
     joined = {number for number, gap in enumerate(gaps) if gap <= SIDE_BY_SIDE_BYTES}
