@@ -57,7 +57,7 @@ class Bar:
         if note is not None:
             self._note = note
         if self._live is not None and self._task is not None:
-            self._live.update(self._task, completed=self.done, numbers=self._numbers())
+            self._live.update(self._task, completed=self.done, total=self.total, numbers=self._numbers())
         elif time.monotonic() - self._spoke >= LINE_INTERVAL_S:
             self._speak()
 

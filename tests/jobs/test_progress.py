@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 
 import pytest
+from rich.console import Console
 
 from jobs import progress as progress_module
 from jobs.progress import clock, progress
@@ -52,3 +55,14 @@ def test_work_of_an_earlier_run_counts_as_done_but_not_towards_the_rate(
 @pytest.mark.parametrize(("seconds", "text"), [(4.4, "4s"), (372, "6m12s"), (11_100, "3h05m"), (float("inf"), "?")])
 def test_durations_are_written_as_people_read_them(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_the_live_bar_shows_a_total_that_is_only_known_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120)
+    monkeypatch.setattr(progress_module, "console", screen)
+    with progress("train", total=1, unit="steps") as bar:
+        bar.total = 700
+        bar.advance(350, note="loss 4.2")
+    assert isinstance(screen.file, io.StringIO)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.file.getvalue())
+    assert "350/700 steps loss 4.2" in shown
