@@ -1,4 +1,4 @@
-"""Evaluating a run by whatever it was trained for: retrieval for pairs, a ranking of candidates for the other tasks."""
+"""Evaluating a run by whatever it was trained for: retrieval for pairs, maps for expressions, else a ranking of candidates."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from trainers import evaluator
 from trainers.checkpoint import find_checkpoint
 from trainers.config import EvaluateConfig
 from trainers.evaluator import OnProgress, Scores
+from trainers.grounding_evaluator import GroundingScores, evaluate_grounding
 from trainers.ranking_evaluator import RankingScores, evaluate_ranking, ranked_task
+from trainers.tasks import load_task
+from trainers.tasks.grounding import GroundingTask
 
-AnyScores: TypeAlias = Scores | RankingScores
+AnyScores: TypeAlias = Scores | RankingScores | GroundingScores
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -21,14 +24,13 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 def plan(config: EvaluateConfig) -> str:
     """Say in one line what an evaluation would do; loads no weights, writes nothing."""
-    if not _ranks(config):
+    grounds = _grounds(config) is not None
+    if not grounds and not _ranks(config):
         return evaluator.plan(config)
     checkpoint = find_checkpoint(Path(config.checkpoint))
     dataset = open_dataset(config.dataset, annotations=config.annotations, cache=config.cache)
-    return (
-        f"step {checkpoint.step:,} of {checkpoint.run} ranks candidates for {len(dataset):,} records of {dataset.path} "
-        f"-> {config.output}"
-    )
+    does = "maps expressions of" if grounds else "ranks candidates for"
+    return f"step {checkpoint.step:,} of {checkpoint.run} {does} {len(dataset):,} records of {dataset.path} -> {config.output}"
 
 
 def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = _silent) -> AnyScores:
@@ -41,6 +43,9 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = _silent) -> An
     """
     if _ranks(config):
         return evaluate_ranking(config, on_progress=on_progress)
+    grounded = _grounds(config)
+    if grounded is not None:
+        return evaluate_grounding(config, grounded, on_progress=on_progress)
     return evaluator.evaluate(config, on_progress=on_progress)
 
 
@@ -48,3 +53,11 @@ def _ranks(config: EvaluateConfig) -> bool:
     """Whether the run's task ranks candidates; read off its stored config."""
     stored = find_checkpoint(Path(config.checkpoint)).state.config.get("task")
     return ranked_task(stored, config) is not None
+
+
+def _grounds(config: EvaluateConfig) -> GroundingTask | None:
+    """The task where expressions are to be grounded: what the run was trained for, or what is asked for here."""
+    stored = find_checkpoint(Path(config.checkpoint)).state.config.get("task")
+    spec = {**(stored if isinstance(stored, dict) else {}), **config.task}
+    task = load_task(spec) if spec.get("kind") == "grounding" else None
+    return task if isinstance(task, GroundingTask) else None

@@ -9,14 +9,14 @@ import xxhash
 
 from model.examples import Paired
 from shards.errors import DatasetError
-from shards.records import Caption, Entailment, Question, Record, Statement
+from shards.records import Caption, Entailment, Grounding, Question, Record, Statement
 from shards.stream import Item
 from trainers.task import ImageView
 
 CONCEPTS = "concepts"  # the sidecar column that holds an image's phrases, best first
 SECOND_PHRASES = "second_phrases"  # in it, those of the second picture
 
-AnnotationT = TypeVar("AnnotationT", Caption, Entailment, Question, Statement)
+AnnotationT = TypeVar("AnnotationT", Caption, Entailment, Grounding, Question, Statement)
 
 
 def pair(item: Item, view: ImageView, rng: np.random.Generator, *, identity: int = -1) -> Paired:

@@ -28,6 +28,7 @@ from shards.address import Address
 from shards.reader import open_dataset
 from shards.sidecar import open_sidecar
 from shards.stream import Item
+from trainers.arrival import Deferred
 from trainers.stopwatch import Stopwatch
 from trainers.tasks import load_task
 
@@ -62,6 +63,10 @@ class BlankView:
     """Shows every picture as an empty one: here only texts are compared."""
 
     stopwatch = Stopwatch()
+
+    def take_deferred(self) -> Deferred:
+        """Nothing is left to do."""
+        return Deferred()
 
     def __call__(self, record: Any, rng: Any, *, position: int = 0) -> Tensor:
         return torch.zeros(3, SIZE, SIZE, dtype=torch.uint8)
