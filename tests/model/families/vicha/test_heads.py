@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,6 +125,20 @@ def test_two_pictures_inherit_each_fusion_layer_twice_and_the_teacher_knows_what
         for place in (0, 1):
             expected = assigned.state_dict()["student." + query.format(place)]
             assert torch.equal(compared.state_dict()[f"{side}." + query.format(place)], expected)
+
+
+def test_each_picture_of_a_statement_sees_the_padding_of_its_own_concepts_alone(config: Any) -> None:
+    torch.manual_seed(0)
+    family, batch = build(config("compare")).eval(), _batch(config("compare"), "compare", train=False)
+    longer = (0, 3)  # three more tokens of padding, for the second picture only
+    padded = replace(
+        batch,
+        second_concept_ids=torch.nn.functional.pad(batch.second_concept_ids, longer),
+        second_concept_mask=torch.nn.functional.pad(batch.second_concept_mask, longer),
+    )
+    first, second = (family.side(family.student, each).seen for each in (batch, padded))  # type: ignore[operator]
+    torch.testing.assert_close(first[0], second[0])
+    assert second[1].shape[1] == first[1].shape[1] + 3
 
 
 def test_the_first_candidates_are_chosen_by_their_first_token_and_all_are_ranked_when_all_are_kept(config: Any) -> None:
