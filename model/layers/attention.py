@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -24,6 +26,17 @@ def causal_mask(mask: Tensor) -> Tensor:
 def check_heads(width: int, heads: int) -> None:
     if width % heads:
         raise ValueError(f"a width of {width} does not divide into {heads} heads; choose a divisor of the width")
+
+
+@dataclass(frozen=True, slots=True)
+class PictureMemory:
+    """The keys and values of I pictures under one pair of matrices, for whoever shares these."""
+
+    key: Tensor  # (I, N, S, D / N)
+    value: Tensor  # (I, N, S, D / N)
+
+    def __len__(self) -> int:
+        return len(self.key)
 
 
 class FusedAttention(nn.Module):
@@ -76,8 +89,17 @@ class SplitAttention(nn.Module):
         )
         return self.out(self._join(mixed))  # type: ignore[no-any-return]
 
+    def remember(self, pictures: Tensor) -> PictureMemory:
+        """Compute keys and values of (I, S, Dv) pictures."""
+        return PictureMemory(self._heads(self.key(pictures)), self._heads(self.value(pictures)))
+
     def over_pictures(
-        self, states: Tensor, pictures: Tensor, strays: Tensor | None = None, *, picture_mask: Tensor | None = None
+        self,
+        states: Tensor,
+        pictures: Tensor | PictureMemory,
+        strays: Tensor | None = None,
+        *,
+        picture_mask: Tensor | None = None,
     ) -> Tensor:
         """Let texts attend to I pictures whose keys and values are computed once each, however many texts read them.
 
@@ -86,14 +108,15 @@ class SplitAttention(nn.Module):
         Args:
             states: (I * G + M, T, D): G texts for the first picture, G for the next, and so on; after them M further
                 texts for the pictures named by `strays`.
-            pictures: (I, S, Dv).
+            pictures: (I, S, Dv), or what an attention that shares its matrices with this one remembers of them.
             strays: (M,) picture numbers; `None` where M is 0.
             picture_mask: (I, S), true or 1 at what may be seen; `None` shows all.
 
         Returns:
             (I * G + M, T, D).
         """
-        key, value = self._heads(self.key(pictures)), self._heads(self.value(pictures))
+        memory = pictures if isinstance(pictures, PictureMemory) else self.remember(pictures)
+        key, value = memory.key, memory.value
         query, mask = self.query(states), key_mask(picture_mask)
         whole = len(states) - (0 if strays is None else len(strays))
         parts = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from model.layers.attention import FusedAttention, SplitAttention
+from model.layers.attention import FusedAttention, PictureMemory, SplitAttention
 
 
 class FeedForward(nn.Module):
@@ -65,7 +65,7 @@ class PostNormLayer(nn.Module):
         self,
         states: Tensor,
         mask: Tensor | None = None,
-        pictures: Tensor | None = None,
+        pictures: Tensor | PictureMemory | None = None,
         strays: Tensor | None = None,
         *,
         picture_mask: Tensor | None = None,

@@ -15,7 +15,7 @@ class PairFusionTower(nn.Module):
     """Pairs of fusion layers: the first of a pair attends to a text's first picture, the second to its second.
 
     Both cross-attentions of a pair make keys and values with the same matrices, which are tied; queries and outputs have
-    their own.
+    their own. Whoever shards the weights keeps the tower whole, for the ties.
     """
 
     def __init__(self, config: TextConfig, *, picture_width: int) -> None:
@@ -63,8 +63,11 @@ class PairFusionTower(nn.Module):
         """
         one, other = (None, None) if assigned is None else assigned.unbind(1)
         for left, right in self._pairs():
-            texts = left(texts, mask, first, one)
-            texts = right(texts, mask, second, other)
+            assert left.cross_attention is not None
+            memory = left.cross_attention.remember(first)
+            texts = left(texts, mask, memory, one)
+            # Where both are drawn from the same pictures, the tied matrices need see these only once.
+            texts = right(texts, mask, memory if second is first else second, other)
         return texts
 
     def _pairs(self) -> Iterator[tuple[PostNormLayer, PostNormLayer]]:
