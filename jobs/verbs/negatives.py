@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 from pydantic import Field, PositiveInt, field_validator
 
-from concepts.annotate import EMBEDDING
-from concepts.embed import ClipEmbedder, EmbedderConfig
-from concepts.negatives import CAPTION_EMBEDDING, NEGATIVES, NegativeMiner, NegativePlan, PairEmbedder
+from concepts.embed import EmbedderConfig
+from concepts.negatives import NEGATIVES, NegativeMiner, NegativePlan
 from concepts.nouns import ShardUnit
 from jobs.executors import ExecutorConfig, cluster_for, executor_for
+from jobs.pair_embeddings import as_they_are, lacking, pair_stage, pictures_in
 from jobs.progress import progress
-from jobs.verbs.concepts import with_absolute_weights
 from shards.reader import Dataset, open_dataset
-from shards.sidecar import sidecar_shards
 
 HELP = "for each picture, the captions of other pictures that CLIP takes for its own, as a sidecar"
 
@@ -35,9 +33,7 @@ class Config(ExecutorConfig):
     @field_validator("embedder")
     @classmethod
     def _captions_stand_alone(cls, embedder: EmbedderConfig) -> EmbedderConfig:
-        if embedder.templates != EmbedderConfig().templates:
-            raise ValueError("templates are for concepts; captions are embedded as they are, so leave them unset")
-        return embedder
+        return as_they_are(embedder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +69,12 @@ def mine(config: Config, dataset: Dataset) -> Summary:
     """Do all of it; what an earlier run has finished is found and kept."""
     started = time.monotonic()
     dataset.storage.ensure_writable()
-    settings = with_absolute_weights(config.embedder)
-    # The driver needs the model's name and digest only; where GPUs are on the workers alone, it makes do with its processor.
-    embedder = ClipEmbedder(settings.model_copy(update={"device": "auto"} if config.executor == "ray" else {}))
+    stage = pair_stage(config, config.embedder)
     plan = NegativePlan(
-        embedder=embedder.card, dataset=dataset.digest, top_k=config.top_k, guard_cosine=config.guard_cosine
+        embedder=stage.embedder.card, dataset=dataset.digest, top_k=config.top_k, guard_cosine=config.guard_cosine
     )
-    missing = _lacking(dataset, NEGATIVES, plan.negatives_digest8)
-    embedded = _embed(config, dataset, plan, PairEmbedder(settings, embedder.card, embedder=embedder)) if missing else 0
+    missing = lacking(dataset, NEGATIVES, plan.negatives_digest8)
+    embedded = stage.complete(config, dataset) if missing else 0
     mined = _search(config, dataset, plan, missing)
     return Summary(
         column=f"{NEGATIVES}-{plan.negatives_digest8}",
@@ -91,38 +85,13 @@ def mine(config: Config, dataset: Dataset) -> Summary:
     )
 
 
-def _embed(config: Config, dataset: Dataset, plan: NegativePlan, work: PairEmbedder) -> int:
-    """Complete the embeddings of all shards, since every picture is compared with every caption."""
-    units = sorted(
-        {
-            *_lacking(dataset, EMBEDDING, plan.picture_digest8),
-            *_lacking(dataset, CAPTION_EMBEDDING, plan.caption_digest8),
-        },
-        key=lambda unit: unit.shard,
-    )
-    resources = {"GPU": 1.0} if config.embedder.device == "cuda" else None
-    embedded = 0
-    with progress("embeddings", total=len(dataset), unit="images", done=len(dataset) - _count(dataset, units)) as bar:
-        for outcome in executor_for(config).run(work.begin, units, resources=resources, stateful=True):
-            bar.advance(_count(dataset, [outcome.unit]))
-            embedded += outcome.result
-    return embedded
-
-
 def _search(config: Config, dataset: Dataset, plan: NegativePlan, units: Sequence[ShardUnit]) -> int:
     """Run the shards whose negatives are not there yet. Returns how many pictures they hold."""
     mined = 0
-    with progress("negatives", total=len(dataset), unit="images", done=len(dataset) - _count(dataset, units)) as bar:
+    with progress(
+        "negatives", total=len(dataset), unit="images", done=len(dataset) - pictures_in(dataset, units)
+    ) as bar:
         for outcome in executor_for(config).run(NegativeMiner(plan).begin, units):
             bar.advance(outcome.result)
             mined += outcome.result
     return mined
-
-
-def _lacking(dataset: Dataset, column: str, digest8: str) -> list[ShardUnit]:
-    there = sidecar_shards(dataset.storage, column, digest8)
-    return [ShardUnit(dataset.path, shard) for shard, entry in enumerate(dataset.manifest) if entry.name not in there]
-
-
-def _count(dataset: Dataset, units: Sequence[ShardUnit]) -> int:
-    return sum(dataset.manifest[unit.shard].records for unit in units)
