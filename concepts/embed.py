@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,6 +77,9 @@ class ClipEmbedder:
 
     Attributes:
         dimension: D, the width of the shared space.
+        device: `cpu` or `cuda`.
+        model: holds the weights.
+        tokenize: N texts to (N, T) ids.
         weights_digest: xxh3-128 of all parameters and buffers, whatever file they came from.
         card: what names this embedder beside everything it made; no path of any machine is in it.
         digest: of the card.
@@ -92,10 +96,11 @@ class ClipEmbedder:
         import torch
 
         self.config = config
-        self._device = _device(config.device)
+        self.device = _device(config.device)
         self._threads = config.threads
-        self._clip = build_clip(config.model, config.pretrained, device=self._device)
-        self.weights_digest = _weights_digest(self._clip.model.state_dict())
+        self._clip = build_clip(config.model, config.pretrained, device=self.device)
+        self.model, self.tokenize = self._clip.model, self._clip.tokenize
+        self.weights_digest = _weights_digest(self.model.state_dict())
         self.card: dict[str, Any] = {
             "model": self._clip.name,
             "model_config": digest(self._clip.config),
@@ -104,13 +109,13 @@ class ClipEmbedder:
             "threads": config.threads,
         }
         self.digest = digest(self.card)
-        self._autocast = _autocast_type(config.precision, self._device, torch)
+        self._autocast = _autocast_type(config.precision, self.device, torch)
         self._mean, self._deviation = (
-            torch.tensor(values, device=self._device)[:, None, None]
+            torch.tensor(values, device=self.device)[:, None, None]
             for values in (self._clip.mean, self._clip.deviation)
         )
         with self._inference():
-            probe = self._encode_tokens(self._clip.tokenize([""]))
+            probe = self._encode_tokens(self.tokenize([""]))
         self.dimension = int(probe.shape[1])
 
     def images(self, pictures: Sequence[bytes], *, names: Sequence[str] | None = None) -> Vectors:
@@ -144,7 +149,7 @@ class ClipEmbedder:
             Batches of `batch_size`, the last one smaller, in the order of the pictures.
         """
         size = self.config.batch_size
-        threads = self.config.decode_threads or (min(16, os.cpu_count() or 1) if self._device == "cuda" else 0)
+        threads = self.config.decode_threads or (min(16, os.cpu_count() or 1) if self.device == "cuda" else 0)
         prepare = self._clip.prepare
         with ThreadPoolExecutor(threads) if threads else nullcontext() as pool:
             decoded = ahead(
@@ -180,7 +185,7 @@ class ClipEmbedder:
         """
         vectors = np.zeros((len(texts), self.dimension), np.float32)
         for first in range(0, len(texts), TOKENIZED):
-            tokens = self._clip.tokenize(list(texts[first : first + TOKENIZED]))  # (N, T)
+            tokens = self.tokenize(list(texts[first : first + TOKENIZED]))  # (N, T)
             lengths = (
                 tokens.argmax(dim=1) + 1 if self._clip.is_causal else tokens.new_full((len(tokens),), tokens.shape[1])
             ).numpy()
@@ -197,8 +202,8 @@ class ClipEmbedder:
         return vectors
 
     def _encode_tokens(self, tokens: torch.Tensor) -> Vectors:
-        with self._cast():
-            features = self._clip.encode_text(tokens.to(self._device))
+        with self.autocast():
+            features = self._clip.encode_text(tokens.to(self.device))
         return _unit(features)
 
     def _start(self, batch: Sequence[Pixels | Undecodable]) -> _Started:
@@ -213,11 +218,11 @@ class ClipEmbedder:
         stacked = np.stack([blank if isinstance(each, Undecodable) else each for each in batch])  # (B, H, W, 3)
         with self._inference():
             shared = torch.from_numpy(stacked)
-            if self._device == "cuda":
-                shared = shared.pin_memory().to(self._device, non_blocking=True)
+            if self.device == "cuda":
+                shared = shared.pin_memory().to(self.device, non_blocking=True)
             pixels = shared.permute(0, 3, 1, 2).contiguous().float().div_(255)  # (B, 3, H, W)
             pixels = pixels.sub_(self._mean).div_(self._deviation)
-            with self._cast():
+            with self.autocast():
                 features = self._clip.encode_image(pixels)  # (B, D)
         return _Started(features, problems)
 
@@ -230,10 +235,18 @@ class ClipEmbedder:
         vectors[list(problems)] = np.nan
         return EmbeddedBatch(vectors=vectors, problems=problems)
 
-    def _cast(self) -> AbstractContextManager[Any]:
+    @cached_property
+    def picture_size(self) -> int:
+        """Pixels of the side of what the model sees."""
+        from PIL import Image
+
+        return int(self._clip.prepare(Image.new("RGB", (64, 64))).shape[0])
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision that the config asks for, while the model runs."""
         import torch
 
-        return torch.autocast(self._device, self._autocast) if self._autocast is not None else nullcontext()
+        return torch.autocast(self.device, self._autocast) if self._autocast is not None else nullcontext()
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
