@@ -39,23 +39,30 @@ class Config(TrainConfig, ExecutorConfig):
 
 
 def run(config: Config, *, dry_run: bool) -> int:
-    """Train, and print one line with the result; 1 when a SIGTERM ended the run early."""
+    """Train, and print the result, of several processes once; 1 when a SIGTERM ended the run early."""
     datasets = {f"streams.{name}.dataset": stream.dataset for name, stream in config.streams.items()}
     refuse_relative_paths({"output": config.output, **datasets})
     training = config.training()
     if dry_run:
         print(_plan(training))
         return 0
+    from trainers.distributed import is_first_process
+
     summary = _on_ray(config, training) if config.executor == "ray" else _here(training)
+    if is_first_process():
+        _print(summary)
+    return 0 if summary.is_complete else 1
+
+
+def _print(summary: TrainSummary) -> None:
     losses = "  ".join(f"{name.removeprefix('loss/')} {value:.4f}" for name, value in summary.losses.items())
     state = "done" if summary.is_complete else "stopped: the same command goes on from here"
-    print(f"step {summary.step}/{summary.steps}  {losses or 'nothing was left to do'}  {state} -> {config.output}")
+    print(f"step {summary.step}/{summary.steps}  {losses or 'nothing was left to do'}  {state} -> {summary.output}")
     if summary.damaged:
         named = ", ".join(f"{each.key} of {each.shard}" for each in summary.damaged[:NAMED])
         more = f" and {len(summary.damaged) - NAMED} more" if len(summary.damaged) > NAMED else ""
         counted = f"{len(summary.damaged)} damaged record" + ("s were" if len(summary.damaged) > 1 else " was")
         print(f"{counted} replaced by {'their' if len(summary.damaged) > 1 else 'its'} reserves: {named}{more}")
-    return 0 if summary.is_complete else 1
 
 
 def _here(training: TrainConfig) -> TrainSummary:
