@@ -191,6 +191,9 @@ class Loader:
                     if "DataLoader worker" not in str(problem):
                         raise
                     raise _WorkerKilledError(str(problem).splitlines()[0].rstrip(". ")) from problem
+                except (ConnectionError, EOFError) as problem:
+                    # It was killed while it handed over a step: the half that arrived says less than torch would.
+                    raise _WorkerKilledError(f"{type(problem).__name__} while it handed over a step") from problem
                 if isinstance(step, OstrakaError):
                     raise step
                 yield step
