@@ -2,6 +2,20 @@
 
 Shards are permuted, the permuted shards are cut into windows, and the items of a window are permuted together. Memory is a few
 numbers per shard, whatever the number of items.
+
+How good a shuffle that is depends on the window alone: 1,024 shards of 256 items in batches of 256, measured by
+`benchmarks/shuffle_quality.py` beside true permutations of the same items.
+
+    window            displacement  shards in a batch  two of one shard, over chance  meeting again next epoch, over chance
+    4                 0.337           4.0              256                            64
+    16                0.337          16.0               64                             4.8
+    64                0.337          62.9               16                             1.2
+    256               0.337         162                  4.0                           1.0
+    true permutation  0.333         227                  1.0                           1.0
+
+Shards come from the whole dataset whatever the window, so displacement tells nothing apart. Where shards hold items that belong
+together (one raw folder, one film), choose a window of at least a quarter of a batch's items; where raw items came in no order
+worth noticing, 16 serves, and touches fewer files.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
+import tracemalloc
 from collections import Counter
 from typing import Any
 
@@ -193,6 +195,25 @@ def test_the_state_is_a_few_numbers_whatever_the_size_of_the_dataset() -> None:
     vast = Stream({"vast": spec((10_000,) * 50_000)}, batch_size=4096, seed=0)
     assert len(json.dumps(vast.state(100_000).to_json())) < 400
     assert len(vast.batch(100_000)) == 4096
+
+
+def test_a_billion_items_are_resumed_within_fifty_milliseconds_and_a_hundred_megabytes() -> None:
+    sources = {"vast": spec((10_000,) * 100_000)}
+    stored = json.dumps(Stream(sources, batch_size=1024, seed=0).state(0).to_json())
+
+    def resume(step: int) -> float:
+        began = time.process_time()
+        state = dataclasses.replace(StreamState.from_json(json.loads(stored)), step=step)
+        stream = Stream(sources, batch_size=1024, seed=0)
+        assert len(stream.batch(stream.resume(state))) == 1024
+        return time.process_time() - began
+
+    early, late = (min(resume(step) for _ in range(5)) for step in (1, 900_000))
+    assert max(early, late) < 0.05
+    tracemalloc.start()
+    resume(900_000)
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
 
 
 def test_a_reserve_is_always_the_same_and_another_for_another_attempt() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shards.errors import ConfigError
+from shards.reader import Dataset
 from trainers.assembly import open_streams
 from trainers.config import TrainConfig
 from trainers.lineage import lineage
@@ -87,3 +88,21 @@ def test_a_view_that_shows_nothing_ends_the_run_before_it_begins(tiny_training: 
 def test_batches_by_tokens_need_one_lane(tiny_training: Tiny) -> None:
     with pytest.raises(ValueError, match="batch_tokens or lanes"):
         TrainConfig.model_validate(tiny_training(batch_tokens=64, lanes=2))
+
+
+def test_datasets_are_mixed_as_the_config_says(tiny_training: Tiny, world: Callable[..., Dataset]) -> None:
+    values = tiny_training()
+    other = {"dataset": str(world("other", pictures=9).path), "concepts": "concepts"}
+    values["streams"]["other"] = other | {"epochs": 2, "where": "width > 0"}
+    values["mixture"] = {"temperature": 2, "until": "all", "changes": [{"step": 4, "weights": {"other": 1}}]}
+    values["mixture"]["changes"].append({"step": 6, "weights": {"other": 1, "world": 3}})
+    config = TrainConfig.model_validate(values)
+    order = lay_order(config, open_streams(config), load_task(config.task))
+    weights = order.state(0).weights
+    assert weights["world"] / weights["other"] == pytest.approx((36 / (2 * 18)) ** 0.5)
+    assert {address.source for step in (4, 5) for address in order.batch(step)} == {"other"}
+    assert sum(address.source == "world" for address in order.batch(6)) == values["batch_size"] * 3 // 4
+    visited = [address for step in range(order.steps_per_epoch) for address in order.batch(step)]
+    for name, epochs in (("world", 1), ("other", 2)):
+        assert max(address.epoch for address in visited if address.source == name) >= epochs - 1
+        assert sum(address.source == name for address in visited) >= 36
