@@ -31,26 +31,10 @@ from shards.index import encode_parquet
 
 VOCABULARY = 5_000
 TEXTS_ONE_BY_ONE = 40
-NOUNS = [
-    "dog",
-    "house",
-    "boat",
-    "tree",
-    "ball",
-    "table",
-    "street",
-    "train",
-    "horse",
-    "bus",
-    "cat",
-    "water",
-    "car",
-    "sky",
-    "kite",
-    "bench",
-    "plate",
-    "bowl",
-]
+NOUNS = (
+    "dog", "house", "boat", "tree", "ball", "table", "street", "train", "horse", "bus", "cat", "water", "car", "sky", "kite",
+    "bench", "plate", "bowl",
+)  # fmt: skip
 ADJECTIVES = ["red", "small", "old", "wooden", "tall", "white"]
 
 

@@ -228,6 +228,11 @@ class ConceptAnnotator(PictureEmbedder):
     def _bank_of(self, dataset: Dataset) -> ConceptBank:
         if self._bank is None or self._bank[0] != dataset.path:
             vocabulary = read_vocabulary(dataset.storage, f"{self._plan.folder}/{VOCABULARY_FILE}")
+            if vocabulary.digest != self._plan.vocabulary:
+                raise DatasetError(
+                    f"{dataset.path}: {self._plan.folder}/{VOCABULARY_FILE} is another vocabulary ({vocabulary.digest[:8]}) "
+                    f"than the run was started with ({self._plan.vocabulary[:8]}); remove the folder and make the column again"
+                )
             bank = read_bank(
                 dataset.storage, f"{self._plan.folder}/{BANK_FILE}", vocabulary=vocabulary, digest=self._plan.bank
             )

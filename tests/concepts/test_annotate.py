@@ -189,3 +189,14 @@ def test_an_embedding_takes_little_more_than_its_halves() -> None:
     keys = [f"coco_captions-train-{number:012d}" for number in range(2000)]
     table = values.add_column(0, "key", pa.array(keys))
     assert len(encode_parquet(table)) / 2000 < 1100
+
+
+def test_a_vocabulary_that_is_not_the_plans_is_refused(
+    captioned_dataset: Callable[..., Dataset], embedder: ClipEmbedder
+) -> None:
+    dataset = captioned_dataset()
+    plan = planned(dataset, embedder)
+    other = Vocabulary(phrases=("cat", *VOCABULARY.phrases[1:]), counts=VOCABULARY.counts)
+    dataset.storage.replace(f"{plan.folder}/{VOCABULARY_FILE}", other.to_bytes())
+    with pytest.raises(DatasetError, match="is another vocabulary"):
+        ConceptAnnotator(embedder.config, plan, embedder=embedder)(ShardUnit(dataset.path, 0))
