@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from concepts.embed import ClipEmbedder
+from concepts.embed import TOKENIZED, ClipEmbedder
 from concepts.vocabulary import Vocabulary
 from shards.config import digest
 from shards.errors import DatasetError
@@ -43,8 +43,10 @@ def bank_digest(vocabulary: Vocabulary, embedder: ClipEmbedder) -> str:
 
 
 def make_bank(vocabulary: Vocabulary, embedder: ClipEmbedder) -> ConceptBank:
-    """Embed every phrase of a vocabulary."""
-    vectors = embedder.texts(vocabulary.phrases).astype(np.float16)
+    """Embed every phrase of a vocabulary; a million of them take little more memory than their halves."""
+    vectors = np.empty((len(vocabulary), embedder.dimension), np.float16)
+    for start in range(0, len(vocabulary), TOKENIZED):
+        vectors[start : start + TOKENIZED] = embedder.texts(vocabulary.phrases[start : start + TOKENIZED])
     vectors.setflags(write=False)
     return ConceptBank(phrases=vocabulary.phrases, vectors=vectors, digest=bank_digest(vocabulary, embedder))
 
@@ -57,15 +59,18 @@ def write_bank(storage: Storage, name: str, bank: ConceptBank) -> None:
 
 
 def read_bank(storage: Storage, name: str, *, vocabulary: Vocabulary, digest: str) -> ConceptBank:
-    """Read vectors that `write_bank` stored.
+    """Read vectors that `write_bank` stored. From a local folder they are mapped: only what is being compared is in memory.
 
     Raises:
         FileNotFoundError: there are none.
         DatasetError: they do not fit the vocabulary.
     """
-    data = storage.read(name)
     try:
-        vectors = np.load(io.BytesIO(data), allow_pickle=False)
+        vectors = (
+            np.load(storage.path(name), mmap_mode="r", allow_pickle=False)
+            if storage.is_local
+            else np.load(io.BytesIO(storage.read(name)), allow_pickle=False)
+        )
     except (ValueError, EOFError) as problem:
         raise DatasetError(
             f"{storage.path(name)} is damaged ({problem}); remove its folder and make the column again"

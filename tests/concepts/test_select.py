@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from concepts.bank import ConceptBank
+from concepts.bank import ConceptBank, read_bank, write_bank
 from concepts.gpu_screen import GpuScreen
 from concepts.select import NOTHING, select_concepts, top_cosine, unlike_first
+from concepts.vocabulary import Vocabulary
+from shards.errors import DatasetError
+from shards.storage import open_storage
 
 
 def unit(rng: np.random.Generator, count: int, width: int) -> np.ndarray:
@@ -162,3 +167,22 @@ def test_walking_down_a_ranking_keeps_what_is_unlike() -> None:
     likeness = np.array([[1, 0.95, 0.1], [0.95, 1, 0.2], [0.1, 0.2, 1]])
     assert unlike_first([0.9, 0.8, 0.7], likeness, top_k=3, max_likeness=0.9) == [0, 2]
     assert unlike_first([0.9, -np.inf, -np.inf], likeness, top_k=3, max_likeness=0.9) == [0]
+
+
+def test_a_stored_bank_is_mapped_and_one_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    vocabulary = Vocabulary(phrases=tuple(f"thing {number}" for number in range(50)), counts=(1,) * 50)
+    bank = ConceptBank(phrases=vocabulary.phrases, vectors=unit(rng, 50, 8), digest="x")
+    storage = open_storage(tmp_path)
+    write_bank(storage, "bank.npy", bank)
+    found = read_bank(storage, "bank.npy", vocabulary=vocabulary, digest="x")
+    assert isinstance(found.vectors, np.memmap)
+    pictures = unit(rng, 4, 8)
+    ours, theirs = (select_concepts(pictures, each, 5, max_likeness=0.8) for each in (bank, found))
+    np.testing.assert_array_equal(ours.indices, theirs.indices)
+    fewer = Vocabulary(phrases=vocabulary.phrases[1:], counts=(1,) * 49)
+    with pytest.raises(DatasetError, match="for 49 phrases"):
+        read_bank(storage, "bank.npy", vocabulary=fewer, digest="x")
+    (tmp_path / "bank.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(DatasetError, match="damaged"):
+        read_bank(storage, "bank.npy", vocabulary=vocabulary, digest="x")
