@@ -212,9 +212,10 @@ class Dataset:
 
     def _checked(self, shard: int, row: int, key: str, wanted: list[Member]) -> dict[str, bytes]:
         """Some members of a record, extension to bytes, each as long as the index says and with its checksum."""
-        ahead = self._members.remote.ahead.take(shard, row, [member[0] for member in wanted]) if self.ahead else None
         try:
-            found = [ahead[member[0]] for member in wanted] if ahead is not None else self._members.read(shard, wanted)
+            found = self._taken(shard, row, wanted) if self._members.has_remote else None
+            if found is None:
+                found = self._members.read(shard, wanted)
             what = self._wrong(shard, wanted, found)
             if what is not None and self._members.may_read_again(shard):
                 found = self._members.read(shard, wanted)
@@ -232,6 +233,12 @@ class Dataset:
             raise self._members.blame(shard, self._named(shard, key, what))
         return {member[0]: data for member, data in zip(wanted, found, strict=True)}
 
+    def _taken(self, shard: int, row: int, wanted: list[Member]) -> list[bytes] | None:
+        """What was read ahead of some members; None where they were not announced."""
+        names = [member[0] for member in wanted]
+        taken = self._members.remote.ahead.take(shard, row, names) if self.ahead else None
+        return None if taken is None else [taken[name] for name in names]
+
     def _named(self, shard: int, key: str, what: str) -> str:
         return f"{self.path}: shard {self.manifest[shard].name}, record {key!r}: {what}"
 
@@ -240,8 +247,9 @@ class Dataset:
         for (extension, _, size, xxh3), data in zip(wanted, found, strict=True):
             if len(data) != size:
                 return f"its {extension!r} member ends after {len(data)} of {size} bytes"
-            is_unchecked = xxh3 == UNCHECKED and self.manifest[shard].foreign is not None
-            if xxhash.xxh3_64_intdigest(data) != xxh3 and not is_unchecked:
+            if xxhash.xxh3_64_intdigest(data) == xxh3:
+                continue
+            if xxh3 != UNCHECKED or self.manifest[shard].foreign is None:
                 return f"its {extension!r} member does not match its checksum"
         return None
 
