@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from shards.config import Config
 from shards.costs import TokenCost
@@ -13,7 +13,6 @@ from shards.stream import DamageBudget
 from shards.view import ViewRule
 from trainers.augment import AugmentConfig
 from trainers.loader import StartMethod
-from trainers.mixing import MixtureConfig
 from trainers.optim import CosineSchedule, OptimConfig, ScheduleConfig
 from trainers.rerank import Scoring
 from trainers.step import Precision
@@ -51,6 +50,26 @@ class StreamConfig(Config):
     def view(self) -> ViewRule:
         """What is seen of the dataset."""
         return ViewRule(where=self.where, select=self.select, repeat=self.repeat)
+
+
+class WeightChangeConfig(Config):
+    """New weights from a step on."""
+
+    step: NonNegativeInt
+    weights: dict[str, NonNegativeFloat] = Field(min_length=1)
+    """by stream; a stream that is left out rests"""
+
+
+class MixtureConfig(Config):
+    """How several datasets are mixed; a lone one is not touched by it."""
+
+    temperature: PositiveFloat = 1.0
+    """evens the weights out, to weight^(1/temperature): 1 leaves them, more brings small datasets forward"""
+    until: str | None = None
+    """when an epoch ends: the stream of this name is through, `first` or `all` of them; unset: after as many items as the
+    streams' own epochs add up to"""
+    changes: tuple[WeightChangeConfig, ...] = ()
+    """steps at which the weights change, as they are written there"""
 
 
 class TokenizerConfig(Config):

@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from shards.batching import TokenStream
-from shards.config import Config
 from shards.costs import Costs
 from shards.order import Stream, WeightChange
 from shards.reader import Dataset
 from shards.stream import source_of
-
-if TYPE_CHECKING:
-    from trainers.assembly import OpenStreams
-    from trainers.config import TrainConfig
-    from trainers.task import Task
-
-
-class WeightChangeConfig(Config):
-    """New weights from a step on."""
-
-    step: NonNegativeInt
-    weights: dict[str, NonNegativeFloat] = Field(min_length=1)
-    """by stream; a stream that is left out rests"""
-
-
-class MixtureConfig(Config):
-    """How several datasets are mixed; a lone one is not touched by it."""
-
-    temperature: PositiveFloat = 1.0
-    """evens the weights out, to weight^(1/temperature): 1 leaves them, more brings small datasets forward"""
-    until: str | None = None
-    """when an epoch ends: the stream of this name is through, `first` or `all` of them; unset: after as many items as the
-    streams' own epochs add up to"""
-    changes: tuple[WeightChangeConfig, ...] = ()
-    """steps at which the weights change, as they are written there"""
+from trainers.assembly import OpenStreams
+from trainers.config import TrainConfig
+from trainers.task import Task
 
 
 def lay_order(config: TrainConfig, streams: OpenStreams, task: Task) -> Stream:
