@@ -14,6 +14,7 @@ from shards.annotations import Part, read_ledger, read_part
 from shards.codec import annotation_from_plain
 from shards.columns import find_column, part_path
 from shards.errors import DatasetError
+from shards.forks import begin_in_every_child
 from shards.index import text_length
 from shards.records import Annotation
 from shards.storage import Storage
@@ -39,8 +40,13 @@ class AnnotationColumn:
         self._start_process()
 
     def _start_process(self) -> None:
-        self._lock = threading.Lock()
         self._texts: OrderedDict[str, dict[str, str]] = OrderedDict()
+        self.begin_process()
+        begin_in_every_child(self)
+
+    def begin_process(self) -> None:
+        """Open the lock: an index that is read ahead takes it in a thread of its own."""
+        self._lock = threading.Lock()
 
     def part(self, shard: str) -> Part:
         """What the column holds for a shard. Raises `DatasetError` where the shard is younger than the column."""

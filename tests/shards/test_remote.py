@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -215,6 +216,22 @@ def test_a_dataset_in_a_store_travels_small(remote: Callable[..., Dataset], loca
     blob = pickle.dumps(dataset)
     assert len(blob) < 6000
     assert list(pickle.loads(blob).records()) == list(local.records())
+
+
+def test_a_process_forked_while_threads_read_reads_on_by_itself(
+    remote: Callable[..., Dataset], local: Dataset, faults: Faults
+) -> None:
+    dataset = remote()
+    faults.delay_s = 0.02
+    for shard in range(4):
+        dataset.expect(shard, lambda: range(12))
+    with dataset._lock, dataset._members._lock:  # as a thread may hold them at any moment
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            os._exit(0 if list(dataset.records()) == list(local.records()) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert list(dataset.records()) == list(local.records())
 
 
 def test_a_store_is_verified_with_patience(remote: Callable[..., Dataset], faults: Faults) -> None:
