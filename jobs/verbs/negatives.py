@@ -1,39 +1,59 @@
-"""The hard captions of every picture: image and caption embeddings, then an exact search with a guard against false negatives."""
+"""What a picture does not show: hard captions by CLIP with a guard against false negatives, or pools to draw from."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from concepts.embed import EmbedderConfig
 from concepts.negatives import NEGATIVES, NegativeMiner, NegativePlan
 from concepts.nouns import ShardUnit
 from jobs.executors import ExecutorConfig, cluster_for, executor_for
+from jobs.negative_pools import make_pools
 from jobs.pair_embeddings import as_they_are, lacking, pair_stage, pictures_in
 from jobs.progress import progress
 from shards.reader import Dataset, open_dataset
 
-HELP = "for each picture, the captions of other pictures that CLIP takes for its own, as a sidecar"
+HELP = "for each picture, the captions of others that CLIP takes for its own; or pools of captions, objects and answers"
 
 
 class Config(ExecutorConfig):
-    """Whose captions to confuse, and how hard."""
+    """Which negatives to make, and of what."""
 
     dataset: str
-    """pictures with captions; each picture's negatives are captions of the others"""
+    """pictures with captions; `pools` also takes questions and boxes"""
+    kind: Literal["hard", "pools"] = "hard"
+    """`hard`: the captions of other pictures that CLIP finds nearest; `pools`: captions, objects and answers by type to draw
+    from, as OFA and UnIVAL do"""
     embedder: EmbedderConfig = EmbedderConfig()
     top_k: PositiveInt = 10
-    """captions per picture"""
+    """hard captions per picture"""
     guard_cosine: float = Field(0.9, ge=-1, le=1)
     """a caption closer than this to one of the picture's own captions (cosine of text embeddings) may be true of it: left out"""
+    max_captions: PositiveInt = 1_000_000
+    """of the pool of captions"""
+    files: str | None = None
+    """a folder with all_captions.txt, object.txt or type2ans.json: each that is there takes the place of the dataset's own pool"""
+    output: str | None = None
+    """a folder that also gets the three files of the pools"""
 
     @field_validator("embedder")
     @classmethod
     def _captions_stand_alone(cls, embedder: EmbedderConfig) -> EmbedderConfig:
         return as_they_are(embedder)
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> Config:
+        options = {"hard": {"embedder", "top_k", "guard_cosine"}, "pools": {"max_captions", "files", "output"}}
+        others = set().union(*options.values()) - options[self.kind]
+        idle = sorted(others & self.model_fields_set)
+        if idle:
+            raise ValueError(f"{idle[0]} has no meaning with kind={self.kind}; leave it out")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,21 +68,38 @@ class Summary:
 
 
 def run(config: Config, *, dry_run: bool) -> int:
-    """Mine the dataset; print one line with the result."""
+    """Make the negatives; print one line with the result."""
     dataset = open_dataset(config.dataset)
     if dry_run:
-        print(
-            f"{len(dataset):,} pictures in {len(dataset.manifest)} shards, {dataset.card.annotations:,} annotations; "
+        rule = (
             f"{config.embedder.model} ({config.embedder.pretrained}), top {config.top_k}, guard {config.guard_cosine:g}"
+            if config.kind == "hard"
+            else f"pools of at most {config.max_captions:,} captions"
+        )
+        print(
+            f"{len(dataset):,} pictures in {len(dataset.manifest)} shards, {dataset.card.annotations:,} annotations; {rule}"
         )
         return 0
     with cluster_for(config):
-        done = mine(config, dataset)
-    print(
+        print({"hard": _mined_line, "pools": _pools_line}[config.kind](config, dataset))
+    return 0
+
+
+def _mined_line(config: Config, dataset: Dataset) -> str:
+    done = mine(config, dataset)
+    return (
         f"{done.column}: {done.pictures:,} pictures ({done.mined:,} mined now, {done.embedded:,} embedded now), "
         f"up to {config.top_k} captions each, guard {config.guard_cosine:g}; {done.seconds:.0f} s"
     )
-    return 0
+
+
+def _pools_line(config: Config, dataset: Dataset) -> str:
+    done = make_pools(config, dataset, max_captions=config.max_captions, files=config.files, output=config.output)
+    return (
+        f"{done.column}: {len(done.pools.captions):,} captions, {len(done.pools.objects):,} objects, "
+        f"{sum(map(len, done.pools.answers.values())):,} answers of {len(done.pools.answers):,} types; "
+        f"{done.with_objects:,} of {len(dataset):,} records name an object"
+    )
 
 
 def mine(config: Config, dataset: Dataset) -> Summary:

@@ -145,3 +145,32 @@ def test_ray_writes_the_same_bytes_as_one_process(
     (Path(dataset.path) / "sidecars").rename(tmp_path / "inline")
     assert main(words(dataset.path, clip, "guard_cosine=1", "executor=ray", "workers=2")) == 0
     assert sidecars(dataset) == inline
+
+
+def test_pools_are_written_as_a_column_and_as_files_that_can_be_read_again(
+    captioned_dataset: MakeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, given = captioned_dataset(), tmp_path / "given"
+    given.mkdir()
+    (given / "object.txt").write_text("dog\nboat\nzebra\n")
+    made = ["negatives", "kind=pools", f"dataset={dataset.path}"]
+    assert main([*made, f"files={given}", f"output={tmp_path / 'made'}"]) == 0
+    annotations = [item for record in dataset.records(payload=False) for item in record.annotations]
+    texts = {item.text for item in annotations if isinstance(item, Caption)}
+    assert set((tmp_path / "made" / "all_captions.txt").read_text().splitlines()) == texts
+    assert (tmp_path / "made" / "object.txt").read_text() == "dog\nboat\nzebra\n"
+    column = open_sidecar(dataset, "pools")
+    assert column.is_complete
+    assert column.row(0, "made-000")["objects"] == ["dog"]
+    assert column.row(0, "made-001")["objects"] == []
+    before = sidecars(dataset)
+    assert main([*made, f"files={tmp_path / 'made'}"]) == 0  # its own files again: the very same column
+    assert sidecars(dataset) == before
+    assert "3 objects" in capsys.readouterr().out
+
+
+def test_an_option_of_another_kind_is_refused(
+    captioned_dataset: MakeDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["negatives", "kind=pools", f"dataset={captioned_dataset().path}", "top_k=3"]) == 2
+    assert "top_k has no meaning with kind=pools" in capsys.readouterr().err
