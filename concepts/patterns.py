@@ -22,7 +22,7 @@ _GAP = 8  # words between two nouns that may belong to one relation, articles an
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class NounRun:
     """Adjectives and nouns that stand together: "small red fire truck"."""
 
     start: int
@@ -38,7 +38,7 @@ def find_phrases(words: Sequence[str], classes: Sequence[Guess], kinds: Sequence
         classes: the class of each.
         kinds: which phrases are wanted.
     """
-    runs = list(_runs(words, classes))
+    runs = list(noun_runs(words, classes))
     found: list[str] = []
     if "noun" in kinds:
         found += [words[run.head] for run in runs]
@@ -49,7 +49,8 @@ def find_phrases(words: Sequence[str], classes: Sequence[Guess], kinds: Sequence
     return found
 
 
-def _runs(words: Sequence[str], classes: Sequence[Guess]) -> Iterator[_Run]:
+def noun_runs(words: Sequence[str], classes: Sequence[Guess]) -> Iterator[NounRun]:
+    """Find what a caption names, in order; arguments as for `find_phrases`."""
     start: int | None = None
     adjectives: list[int] = []
     for place, (word, kind) in enumerate(zip(words, classes, strict=True)):
@@ -58,7 +59,7 @@ def _runs(words: Sequence[str], classes: Sequence[Guess]) -> Iterator[_Run]:
             ends = place + 1 == len(words) or classes[place + 1] != "noun"
             if ends:
                 if len(word) > 1 and is_word(word):
-                    yield _Run(adjectives[0] if adjectives else start, place, tuple(adjectives))
+                    yield NounRun(adjectives[0] if adjectives else start, place, tuple(adjectives))
                 start, adjectives = None, []
         elif kind == "adjective" and is_word(word):
             adjectives.append(place)
@@ -66,21 +67,27 @@ def _runs(words: Sequence[str], classes: Sequence[Guess]) -> Iterator[_Run]:
             adjectives = []
 
 
-def _relations(words: Sequence[str], classes: Sequence[Guess], runs: Sequence[_Run]) -> Iterator[str]:
+def _relations(words: Sequence[str], classes: Sequence[Guess], runs: Sequence[NounRun]) -> Iterator[str]:
+    for subject, places, other in relations(words, classes, runs):
+        yield f"{words[subject.head]} {' '.join(words[place] for place in places)} {words[other.head]}"
+
+
+def relations(
+    words: Sequence[str], classes: Sequence[Guess], runs: Sequence[NounRun]
+) -> Iterator[tuple[NounRun, tuple[int, ...], NounRun]]:
+    """Find what joins neighbouring nouns: the one, the places of the words that say how, the other."""
     for subject, other in pairwise(runs):
         between = range(subject.head + 1, other.start)
         if not 1 <= len(between) <= _GAP or any(not is_word(words[place]) for place in between):
             continue  # punctuation: another clause
-        told = [
-            words[place]
-            for place in between
-            if classes[place] in ("verb", "preposition") and words[place] not in _AUXILIARIES
-        ]
+        told = tuple(
+            place for place in between if classes[place] in ("verb", "preposition") and words[place] not in _AUXILIARIES
+        )
         joined = any(words[place] in ("and", "or", "but", "while") for place in between)
         if (
             told
             and not joined
             and len(told) <= _WORDS_OF_A_RELATION
-            and (len(told) > 1 or told[0] not in _NO_RELATIONS)
+            and (len(told) > 1 or words[told[0]] not in _NO_RELATIONS)
         ):
-            yield f"{words[subject.head]} {' '.join(told)} {words[other.head]}"
+            yield subject, told, other

@@ -71,6 +71,21 @@ class TextTally:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tagged:
+    """A text cut into words, punctuation among them.
+
+    Attributes:
+        words: in lower case.
+        starts: the character of the text at which each begins.
+        classes: of each word.
+    """
+
+    words: tuple[str, ...]
+    starts: tuple[int, ...]
+    classes: tuple[Guess, ...]
+
+
 def tally_texts(texts: Sequence[str], *, max_words: int) -> TextTally:
     """Count what is out of the ordinary."""
     plain = [text.isascii() for text in texts]
@@ -117,6 +132,32 @@ class PhraseExtractor:
             return [find_phrases([word.lower() for word in row], guess_classes(row), wanted) for row in rows]
         docs = self._nlp.pipe(bounded, batch_size=self.config.batch_size)
         return [find_phrases([token.lower_ for token in doc], _classes_by_tags(doc), wanted) for doc in docs]
+
+    def tagged(self, texts: Sequence[str]) -> list[Tagged]:
+        """Say the words of each text and their classes; of a text of other scripts or beyond `max_words`, none.
+
+        Words stand where the text has them, so that one can be exchanged and the rest left as it is.
+        """
+        limit = self.config.max_words
+        bounded = [
+            "" if (not text.isascii() and _is_foreign(text)) or _cut(text, limit) is not text else text
+            for text in texts
+        ]
+        docs = (
+            (self._nlp.make_doc(text) for text in bounded)
+            if self.name == RULES_NAME
+            else self._nlp.pipe(bounded, batch_size=self.config.batch_size)
+        )
+        return [
+            Tagged(
+                words=tuple(token.lower_ for token in doc),
+                starts=tuple(token.idx for token in doc),
+                classes=tuple(
+                    guess_classes([token.text for token in doc]) if self.name == RULES_NAME else _classes_by_tags(doc)
+                ),
+            )
+            for doc in docs
+        ]
 
 
 _CLASSES: dict[str, Guess] = {
