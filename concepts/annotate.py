@@ -7,7 +7,7 @@ most the shard in hand.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 EMBEDDING, CONCEPTS = "image_embedding", "concepts"
+SECOND_EMBEDDING = "second_embedding"  # in the first, of the second picture of records that hold two
 VOCABULARY_FILE, BANK_FILE = "vocabulary.json", "bank.npy"
 SCHEMA = 2  # 1 had no nulls, and stopped at a picture that could not be decoded
 
@@ -79,10 +80,27 @@ class ConceptPlan:
 class Annotated:
     """What became of one shard."""
 
-    pictures: int
+    pictures: int  # or pairs of them: records
     embedded: int  # pictures that went through the model; 0 where their embeddings were there
-    unreported: int  # pictures of which `on_pictures` has not been told
+    unreported: int  # records of which `on_pictures` has not been told
     problems: Mapping[str, str]  # by key, why a picture embedded now has no embedding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardEmbeddings:
+    """The embeddings of a shard's pictures in its order; NaN where a picture cannot be decoded.
+
+    Attributes:
+        first: (N, D), of each record's only or first picture.
+        second: (N, D), of its second one; None where records hold one.
+        fresh: pictures that went through the model for them now.
+        problems: of those, by the record's key, why one has no embedding.
+    """
+
+    first: npt.NDArray[np.float16]
+    second: npt.NDArray[np.float16] | None
+    fresh: int
+    problems: Mapping[str, str]
 
 
 class PictureEmbedder:
@@ -118,49 +136,74 @@ class PictureEmbedder:
         """The (N, D) embeddings of a shard in its order, and how many pictures went through the model for them now.
 
         A picture that cannot be decoded has a row of NaN; `picture_problems` says why.
-        """
-        vectors, embedded, _ = self.embed(dataset, shard)
-        return vectors, embedded
 
-    def embed(self, dataset: Dataset, shard: int) -> tuple[npt.NDArray[np.float16], int, Mapping[str, str]]:
-        """As `vectors`, and the problems of the pictures that went through the model now, by key."""
+        Raises:
+            DatasetError: its records hold two pictures each.
+        """
+        found = self.embed(dataset, shard)
+        if found.second is not None:
+            raise DatasetError(
+                f"{dataset.path}: its records hold two pictures each; this needs records with exactly one"
+            )
+        return found.first, found.fresh
+
+    def embed(self, dataset: Dataset, shard: int) -> ShardEmbeddings:
+        """Find the embeddings of a shard's pictures, of one or two per record, or make and store them."""
         digest8 = embedding_digest8(self._card)
-        vectors = stored_vectors(dataset, shard, digest8)
-        if vectors is not None:
-            return vectors, 0, {}
-        vectors, found = self._embed(dataset, shard)
-        keys, name = dataset.index(shard).keys, dataset.manifest[shard].name
-        problems = {keys[place]: problem for place, problem in found.items()}
-        if problems:  # before the embeddings, which say that the shard is done
-            dataset.storage.create(_problem_file(digest8, name), canonical_json(problems))
+        first = stored_vectors(dataset, shard, digest8)
+        if first is not None:
+            second = stored_vectors(dataset, shard, digest8, column=SECOND_EMBEDDING)
+            return ShardEmbeddings(first=first, second=second, fresh=0, problems={})
+        made = self._embed(dataset, shard)
+        name = dataset.manifest[shard].name
+        if made.problems:  # before the embeddings, which say that the shard is done
+            dataset.storage.create(_problem_file(digest8, name), canonical_json(dict(made.problems)))
         write_sidecar(
             dataset.storage,
             column=EMBEDDING,
             digest8=digest8,
             shard=name,
-            keys=keys,
-            values=embedding_table(vectors),
+            keys=dataset.index(shard).keys,
+            values=embedding_table(made.first, made.second),
             card={"embedder": self._card, "schema": SCHEMA},
         )
-        return vectors, len(keys), problems
+        return made
 
-    def _embed(self, dataset: Dataset, shard: int) -> tuple[npt.NDArray[np.float16], Mapping[int, str]]:
-        """Embed a shard's pictures, a few batches of encoded bytes in memory at a time.
-
-        Returns:
-            (N, D) float16, in the shard's order, and by row why there is none.
-        """
+    def _embed(self, dataset: Dataset, shard: int) -> ShardEmbeddings:
+        """Embed a shard's pictures, a few batches of encoded bytes in memory at a time."""
         embedder = self._loaded()
+        owners: list[str] = []  # the key of each picture's record
+
+        def pictures() -> Iterator[bytes]:
+            for record in dataset.records(shard):
+                found = pictures_of(record, where=dataset.path)
+                owners.extend([record.key] * len(found))
+                yield from found
+
         rows: list[npt.NDArray[np.float16]] = [np.zeros((0, embedder.dimension), np.float16)]
-        problems: dict[int, str] = {}
+        problems: dict[str, str] = {}
         done = 0
-        for batch in embedder.stream(picture_of(record, where=dataset.path) for record in dataset.records(shard)):
+        for batch in embedder.stream(pictures()):
             rows.append(batch.vectors.astype(np.float16))
-            problems.update({done + place: problem for place, problem in batch.problems.items()})
-            done += len(batch.vectors)
-            if self._on_pictures is not None:
-                self._on_pictures(len(batch.vectors))
-        return np.concatenate(rows), problems
+            problems.update({owners[done + place]: problem for place, problem in batch.problems.items()})
+            places = range(done, done + len(batch.vectors))
+            done = places.stop
+            if self._on_pictures is not None:  # of records, each where its first picture is done
+                self._on_pictures(sum(place == 0 or owners[place] != owners[place - 1] for place in places))
+        vectors = np.concatenate(rows)
+        records = len(dataset.index(shard).keys)
+        if len(vectors) not in (records, 2 * records):
+            raise DatasetError(
+                f"{dataset.path}: {dataset.manifest[shard].name} mixes records of one and of two pictures; "
+                "convert them into two datasets"
+            )
+        pairs = len(vectors) == 2 * records and records > 0
+        return ShardEmbeddings(
+            first=vectors[::2] if pairs else vectors,
+            second=vectors[1::2] if pairs else None,
+            fresh=len(vectors),
+            problems=problems,
+        )
 
     def _loaded(self) -> ClipEmbedder:
         if self._embedder is None:
@@ -205,24 +248,28 @@ class ConceptAnnotator(PictureEmbedder):
         dataset = open_dataset(unit.dataset)
         entry = dataset.manifest[unit.shard]
         keys = dataset.index(unit.shard).keys
-        vectors, embedded, problems = self.embed(dataset, unit.shard)
+        found = self.embed(dataset, unit.shard)
         bank = self._bank_of(dataset)
         plan = self._plan
-        selection = select_concepts(vectors, bank, plan.top_k, min_score=plan.min_score, max_likeness=plan.max_likeness)
+        chosen = [
+            select_concepts(vectors, bank, plan.top_k, min_score=plan.min_score, max_likeness=plan.max_likeness)
+            for vectors in (found.first, found.second)
+            if vectors is not None
+        ]
         write_sidecar(
             dataset.storage,
             column=CONCEPTS,
             digest8=plan.concepts_digest8,
             shard=entry.name,
             keys=keys,
-            values=concept_table(selection, bank.phrases),
+            values=concept_table(chosen[0], bank.phrases, *chosen[1:]),
             card=plan.card,
         )
         return Annotated(
             pictures=len(keys),
-            embedded=embedded,
-            unreported=0 if self._on_pictures and embedded else len(keys),
-            problems=problems,
+            embedded=found.fresh,
+            unreported=0 if self._on_pictures and found.fresh else len(keys),
+            problems=found.problems,
         )
 
     def _bank_of(self, dataset: Dataset) -> ConceptBank:
@@ -245,8 +292,16 @@ def embedding_digest8(card: Mapping[str, Any]) -> str:
     return digest({"column": EMBEDDING, "schema": SCHEMA, "embedder": dict(card)})[:8]
 
 
-def stored_vectors(dataset: Dataset, shard: int, digest8: str) -> npt.NDArray[np.float16] | None:
-    """The (N, D) embeddings of a shard in its order, NaN where a picture has none; None where they are not made yet.
+def stored_vectors(
+    dataset: Dataset, shard: int, digest8: str, *, column: str = "embedding"
+) -> npt.NDArray[np.float16] | None:
+    """The (N, D) embeddings of a shard in its order, NaN where a picture has none; None where they are not made.
+
+    Args:
+        dataset: what they are about.
+        shard: number in the manifest.
+        digest8: names the embeddings.
+        column: `embedding`, or `second_embedding` for the second pictures of records that hold two.
 
     Raises:
         DatasetError: the column is about other records than the dataset's.
@@ -260,10 +315,12 @@ def stored_vectors(dataset: Dataset, shard: int, digest8: str) -> npt.NDArray[np
             f"{dataset.path}: {EMBEDDING}-{digest8} holds other records for {name} than the dataset does; it belongs to another "
             "dataset: remove it and make it again"
         )
-    column = table["embedding"].combine_chunks()
-    whole = np.asarray(column.is_valid())
-    vectors = np.full((len(column), column.type.list_size), np.nan, np.float16)
-    vectors[whole] = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, vectors.shape[1])
+    if column not in table.column_names:
+        return None
+    lists = table[column].combine_chunks()
+    whole = np.asarray(lists.is_valid())
+    vectors = np.full((len(lists), lists.type.list_size), np.nan, np.float16)
+    vectors[whole] = lists.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, vectors.shape[1])
     return vectors
 
 
@@ -280,40 +337,50 @@ def _problem_file(digest8: str, shard: str) -> str:
     return f"{sidecar_folder(EMBEDDING, digest8)}/problems/{shard}.json"
 
 
-def picture_of(record: Record, *, where: str) -> bytes:
-    """The one picture of a record, as encoded bytes.
+def pictures_of(record: Record, *, where: str) -> tuple[bytes, ...]:
+    """The one or two pictures of a record, as encoded bytes.
 
     Raises:
-        DatasetError: it has none, or several.
+        DatasetError: it has none, or more.
     """
     members = [media.member for media in record.media if media.kind == "image"]
-    if len(members) != 1:
+    if len(members) not in (1, 2):
         raise DatasetError(
-            f"{where}: record {record.key!r} has {len(members)} pictures; concepts are made for records with exactly one"
+            f"{where}: record {record.key!r} has {len(members)} pictures; concepts are made for records with one or two"
         )
-    return record.payload[members[0]]
+    return tuple(record.payload[member] for member in members)
 
 
-def embedding_table(vectors: npt.NDArray[np.float16]) -> pa.Table:
-    """One fixed-size list of D halves per row; null for a row of NaN."""
+def embedding_table(first: npt.NDArray[np.float16], second: npt.NDArray[np.float16] | None = None) -> pa.Table:
+    """One fixed-size list of D halves per row and picture; null for a row of NaN."""
+    import pyarrow as pa
+
+    columns = {"embedding": _half_lists(first)}
+    if second is not None:
+        columns[SECOND_EMBEDDING] = _half_lists(second)
+    return pa.table(columns)
+
+
+def _half_lists(vectors: npt.NDArray[np.float16]) -> pa.FixedSizeListArray:
     import pyarrow as pa
 
     flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), pa.float16())
     missing = ~np.isfinite(vectors).all(axis=1)
     mask = pa.array(missing) if missing.any() else None
-    return pa.table({"embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1], mask=mask)})
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1], mask=mask)
 
 
-def concept_table(selection: Selection, phrases: Sequence[str]) -> pa.Table:
-    """Phrases and scores, best first."""
+def concept_table(first: Selection, phrases: Sequence[str], second: Selection | None = None) -> pa.Table:
+    """Phrases and scores, best first, of each record's picture, or of both."""
     import pyarrow as pa
 
-    whole = selection.indices != NOTHING
-    offsets = pa.array(np.concatenate(([0], whole.sum(axis=1).cumsum())), pa.int32())
-    words = pa.DictionaryArray.from_arrays(pa.array(selection.indices[whole]), pa.array(phrases, pa.string()))
-    return pa.table(
-        {
-            "phrases": pa.ListArray.from_arrays(offsets, words.dictionary_decode()),
-            "scores": pa.ListArray.from_arrays(offsets, pa.array(selection.scores[whole], pa.float32())),
-        }
-    )
+    columns: dict[str, pa.Array] = {}
+    for prefix, selection in (("", first), ("second_", second)):
+        if selection is not None:
+            whole = selection.indices != NOTHING
+            offsets = pa.array(np.concatenate(([0], whole.sum(axis=1).cumsum())), pa.int32())
+            words = pa.DictionaryArray.from_arrays(pa.array(selection.indices[whole]), pa.array(phrases, pa.string()))
+            scores = pa.array(selection.scores[whole], pa.float32())
+            columns[f"{prefix}phrases"] = pa.ListArray.from_arrays(offsets, words.dictionary_decode())
+            columns[f"{prefix}scores"] = pa.ListArray.from_arrays(offsets, scores)
+    return pa.table(columns)

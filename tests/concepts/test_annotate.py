@@ -16,8 +16,8 @@ from concepts.annotate import (
     ConceptAnnotator,
     ConceptPlan,
     embedding_table,
-    picture_of,
     picture_problems,
+    pictures_of,
     stored_vectors,
 )
 from concepts.bank import bank_digest, make_bank, write_bank
@@ -138,11 +138,37 @@ def test_the_plan_names_everything_that_decides_the_concepts() -> None:
     assert len(names) == 5
 
 
-def test_records_without_exactly_one_picture_are_refused_by_key() -> None:
-    media = (Media(member="0.jpg", kind="image"), Media(member="1.jpg", kind="image"))
-    record = Record(key="two", origin=Origin(dataset="d", split="s", id="1"), media=media, annotations=())
-    with pytest.raises(DatasetError, match="record 'two' has 2 pictures"):
-        picture_of(record, where="dataset")
+def test_records_without_a_picture_or_with_three_are_refused_by_key() -> None:
+    for count in (0, 3):
+        media = tuple(Media(member=f"{number}.jpg", kind="image") for number in range(count))
+        record = Record(key="odd", origin=Origin(dataset="d", split="s", id="1"), media=media, annotations=())
+        with pytest.raises(DatasetError, match=f"record 'odd' has {count} pictures"):
+            pictures_of(record, where="dataset")
+
+
+def test_each_picture_of_a_pair_has_its_own_embedding_and_concepts(
+    captioned_dataset: Callable[..., Dataset], embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    singles, pairs = captioned_dataset("singles", shards=1), captioned_dataset("pairs", shards=1)
+    others = [record.payload["jpg"] for record in singles.records(0)][::-1]
+    plans = [planned(dataset, embedder) for dataset in (singles, pairs)]
+    alone = ConceptAnnotator(embedder.config, plans[0], embedder=embedder)
+    assert alone(ShardUnit(singles.path, 0)).embedded == 7
+    monkeypatch.setattr(
+        "concepts.annotate.pictures_of",
+        lambda record, where: (record.payload["jpg"], others[int(record.key[-3:])]),
+    )
+    both = ConceptAnnotator(embedder.config, plans[1], embedder=embedder)
+    assert both(ShardUnit(pairs.path, 0)).embedded == 14
+    single, paired = (open_sidecar(dataset, "concepts").table(0) for dataset in (singles, pairs))
+    assert paired["phrases"].to_pylist() == single["phrases"].to_pylist()
+    assert paired["second_phrases"].to_pylist() == single["phrases"].to_pylist()[::-1]
+    again = both.embed(pairs, 0)
+    assert again.fresh == 0
+    assert again.second is not None
+    np.testing.assert_allclose(again.second, again.first[::-1], atol=1e-3)
+    with pytest.raises(DatasetError, match="two pictures each"):
+        both.vectors(pairs, 0)
 
 
 def test_a_picture_that_cannot_be_decoded_has_a_null_a_reason_and_no_concept(
@@ -151,8 +177,8 @@ def test_a_picture_that_cannot_be_decoded_has_a_null_a_reason_and_no_concept(
     dataset = captioned_dataset()
     broken = {"made-002", "made-005"}
     monkeypatch.setattr(
-        "concepts.annotate.picture_of",
-        lambda record, where: b"" if record.key in broken else picture_of(record, where=where),
+        "concepts.annotate.pictures_of",
+        lambda record, where: (b"",) if record.key in broken else pictures_of(record, where=where),
     )
     plan = planned(dataset, embedder)
     done = ConceptAnnotator(embedder.config, plan, embedder=embedder)(ShardUnit(dataset.path, 0))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from concepts.annotate import ConceptAnnotator, picture_of
+from concepts.annotate import ConceptAnnotator, pictures_of
 from jobs.cli import main
 from jobs.config import load_config
 from jobs.verbs import concepts
@@ -149,8 +149,8 @@ def test_pictures_that_cannot_be_decoded_are_counted_against_a_budget_that_a_rer
 ) -> None:
     dataset, clip = captioned_dataset(), tiny_clip()
     monkeypatch.setattr(
-        "concepts.annotate.picture_of",
-        lambda record, where: b"" if record.key in ("made-002", "made-009") else picture_of(record, where=where),
+        "concepts.annotate.pictures_of",
+        lambda record, where: (b"",) if record.key in ("made-002", "made-009") else pictures_of(record, where=where),
     )
     strict = words(dataset.path, clip, "reject_count=1", "reject_share=0.01")
     assert main(strict) == 1
