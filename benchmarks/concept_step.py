@@ -23,9 +23,10 @@ import numpy as np
 from benchmarks.photos import write_photos
 from benchmarks.rounds import Side, Step, compare, spread, timed
 from benchmarks.selection import cpu_timed, one_by_one, unit_vectors
-from concepts.annotate import concept_table, embedding_table
+from concepts.annotate import concept_table
 from concepts.bank import ConceptBank
 from concepts.embed import ClipEmbedder, EmbedderConfig
+from concepts.picture_column import embedding_table
 from concepts.select import select_concepts
 from shards.index import encode_parquet
 

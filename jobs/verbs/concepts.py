@@ -15,13 +15,14 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from concepts.agreement import Agreement, caption_agreement
-from concepts.annotate import BANK_FILE, CONCEPTS, VOCABULARY_FILE, ConceptAnnotator, ConceptPlan, picture_problems
+from concepts.annotate import BANK_FILE, CONCEPTS, VOCABULARY_FILE, ConceptAnnotator, ConceptPlan
 from concepts.bank import bank_digest, make_bank, write_bank
 from concepts.captions import caption_files, read_captions
 from concepts.embed import ClipEmbedder, EmbedderConfig
 from concepts.name_lists import read_names
 from concepts.nouns import NOUNS, NounCount, NounCounter, ShardUnit, TextUnit, nouns_digest8
 from concepts.phrases import PhraseConfig, PhraseExtractor, TextTally
+from concepts.picture_column import picture_problems
 from concepts.vocabulary import (
     Vocabulary,
     VocabularyConfig,

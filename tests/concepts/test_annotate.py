@@ -10,19 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from concepts.annotate import (
-    BANK_FILE,
-    VOCABULARY_FILE,
-    ConceptAnnotator,
-    ConceptPlan,
-    embedding_table,
-    picture_problems,
-    pictures_of,
-    stored_vectors,
-)
+from concepts.annotate import BANK_FILE, VOCABULARY_FILE, ConceptAnnotator, ConceptPlan
 from concepts.bank import bank_digest, make_bank, write_bank
 from concepts.embed import ClipEmbedder, EmbedderConfig
 from concepts.nouns import ShardUnit
+from concepts.picture_column import embedding_table, picture_problems, pictures_of, stored_vectors
 from concepts.vocabulary import Vocabulary
 from shards.errors import DatasetError
 from shards.index import encode_parquet
@@ -155,7 +147,7 @@ def test_each_picture_of_a_pair_has_its_own_embedding_and_concepts(
     alone = ConceptAnnotator(embedder.config, plans[0], embedder=embedder)
     assert alone(ShardUnit(singles.path, 0)).embedded == 7
     monkeypatch.setattr(
-        "concepts.annotate.pictures_of",
+        "concepts.picture_column.pictures_of",
         lambda record, where: (record.payload["jpg"], others[int(record.key[-3:])]),
     )
     both = ConceptAnnotator(embedder.config, plans[1], embedder=embedder)
@@ -177,7 +169,7 @@ def test_a_picture_that_cannot_be_decoded_has_a_null_a_reason_and_no_concept(
     dataset = captioned_dataset()
     broken = {"made-002", "made-005"}
     monkeypatch.setattr(
-        "concepts.annotate.pictures_of",
+        "concepts.picture_column.pictures_of",
         lambda record, where: (b"",) if record.key in broken else pictures_of(record, where=where),
     )
     plan = planned(dataset, embedder)

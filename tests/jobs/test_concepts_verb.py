@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from concepts.annotate import ConceptAnnotator, pictures_of
+from concepts.annotate import ConceptAnnotator
+from concepts.picture_column import pictures_of
 from jobs.cli import main
 from jobs.config import load_config
 from jobs.verbs import concepts
@@ -149,7 +150,7 @@ def test_pictures_that_cannot_be_decoded_are_counted_against_a_budget_that_a_rer
 ) -> None:
     dataset, clip = captioned_dataset(), tiny_clip()
     monkeypatch.setattr(
-        "concepts.annotate.pictures_of",
+        "concepts.picture_column.pictures_of",
         lambda record, where: (b"",) if record.key in ("made-002", "made-009") else pictures_of(record, where=where),
     )
     strict = words(dataset.path, clip, "reject_count=1", "reject_share=0.01")
