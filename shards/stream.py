@@ -36,6 +36,7 @@ __all__ = [  # the order is part of what a user of streams needs
 Count = Literal["records", "annotations"]
 T = TypeVar("T")
 
+_TOGETHER = 32  # items that one thread reads ahead, one request after the other where they are no neighbours
 _RESERVES = 64  # damaged reserves in a row before the slot is given up
 
 
@@ -175,7 +176,10 @@ class RecordStream:
         for address in addresses:
             by_shard.setdefault((address.source, address.shard), []).append(address)
         for (source, shard), wanted in by_shard.items():
-            self._datasets[source].expect(shard, partial(self._rows, wanted), payload=self._payload)
+            wanted.sort(key=lambda address: address.item)  # so that neighbours are read together
+            for start in range(0, len(wanted), _TOGETHER):
+                rows = partial(self._rows, wanted[start : start + _TOGETHER])
+                self._datasets[source].expect(shard, rows, payload=self._payload)
 
     def _rows(self, addresses: Sequence[Address]) -> list[int]:
         return [self._locate(address)[0] for address in addresses]
