@@ -6,9 +6,8 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,15 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_
 from concepts.agreement import Agreement, caption_agreement
 from concepts.annotate import BANK_FILE, CONCEPTS, VOCABULARY_FILE, ConceptAnnotator, ConceptPlan
 from concepts.bank import bank_digest, make_bank, write_bank
-from concepts.captions import caption_files, read_captions
+from concepts.captions import caption_files
 from concepts.embed import ClipEmbedder, EmbedderConfig
-from concepts.name_lists import read_names
-from concepts.nouns import NOUNS, NounCount, NounCounter, ShardUnit, TextUnit, nouns_digest8
-from concepts.phrases import PhraseConfig, PhraseExtractor, TextTally
+from concepts.nouns import NOUNS, ShardUnit, nouns_digest8
+from concepts.phrases import PhraseConfig
 from concepts.picture_column import picture_problems
-from concepts.vocabulary import (
-    Vocabulary,
-    VocabularyConfig,
-    build_vocabulary,
-    merge_counts,
-    merge_vocabularies,
-    read_vocabulary,
-)
-from jobs.executors import Executor, ExecutorConfig, cluster_for, executor_for, refuse_relative_paths
+from concepts.vocabulary import Vocabulary, VocabularyConfig
+from jobs.executors import ExecutorConfig, cluster_for, executor_for, refuse_relative_paths
 from jobs.progress import progress
-from shards.config import digest
+from jobs.vocabulary_count import find_vocabulary
 from shards.errors import BudgetError
 from shards.reader import Dataset, open_dataset
 from shards.sidecar import open_sidecar, sidecar_shards
@@ -43,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 HELP = "what each picture shows: a vocabulary of caption nouns, CLIP embeddings, and the nearest concepts as a sidecar"
 
-CAPTIONS_PER_UNIT = 5_000
 PROBLEMS_SHOWN = 3  # pictures without an embedding that are named
 SHARDS_LOOKED_AT = 8  # per dataset, for the figures of the result line
 
@@ -136,7 +126,7 @@ def annotate(config: Config, datasets: Sequence[Dataset] | None = None) -> Summa
         dataset.storage.ensure_writable()
     # The driver needs the text side only; where GPUs are on the workers alone, it makes do with its processor.
     embedder = ClipEmbedder(config.embedder.model_copy(update={"device": "auto"} if config.executor == "ray" else {}))
-    vocabulary = find_vocabulary(config, datasets, executor_for(config))
+    vocabulary = find_vocabulary(config.vocabulary, config.phrases, datasets, executor_for(config))
     plan = ConceptPlan(
         embedder=embedder.card,
         vocabulary=vocabulary.digest,
@@ -166,73 +156,6 @@ def annotate(config: Config, datasets: Sequence[Dataset] | None = None) -> Summa
         output.replace(VOCABULARY_FILE, vocabulary.to_bytes())
         output.replace("summary.json", json.dumps(asdict(summary), indent=2, ensure_ascii=False).encode())
     return summary
-
-
-def find_vocabulary(config: Config, datasets: Sequence[Dataset], executor: Executor) -> Vocabulary:
-    """Read the vocabulary that is named, or count one over the datasets and caption files that are named."""
-    rules = config.vocabulary
-    lists = [(Path(path), read_names(Path(path))) for path in rules.lists]
-    names = dict.fromkeys(name for _, found in lists for name in found)
-    if rules.file is not None:
-        return _read_vocabularies(rules, names)
-    sources = {"lists": [{"name": path.name, "digest": digest(list(found))} for path, found in lists]}
-    if not rules.count:
-        return build_vocabulary({}, rules, names=names, origin=sources)
-    counted = [open_dataset(path) for path in rules.datasets] or list(datasets)
-    tagger = PhraseExtractor(config.phrases).name
-    texts = [(path, read_captions(path)) for path in caption_files(rules.texts)]
-    units: list[ShardUnit | TextUnit] = [
-        ShardUnit(dataset.path, shard) for dataset in counted for shard in range(len(dataset.manifest))
-    ]
-    for _, captions in texts:
-        # Counts of loose captions are kept beside the first dataset's nouns, so that they too are counted only once.
-        units += [
-            TextUnit(counted[0].path, tuple(captions[start : start + CAPTIONS_PER_UNIT]))
-            for start in range(0, len(captions), CAPTIONS_PER_UNIT)
-        ]
-    counts = _count(executor, partial(NounCounter, config.phrases, tagger=tagger), units)
-    tally = sum((count.tally for count in counts), TextTally())
-    if tally.empty or tally.cut or tally.foreign:
-        logger.warning(
-            "of %d texts, %d hold no word, %d are of another script and were left out, and %d were cut to %d words",
-            tally.texts,
-            tally.empty,
-            tally.foreign,
-            tally.cut,
-            config.phrases.max_words,
-        )
-    origin = {
-        "tagger": tagger,
-        "phrases": config.phrases.model_dump(mode="json", include={"kinds", "max_words"}),
-        "captions": tally.texts,
-        "unusual": {"empty": tally.empty, "cut": tally.cut, "foreign": tally.foreign},
-        "datasets": [{"name": f"{each.card.name}-{each.card.split}", "digest": each.digest} for each in counted],
-        "texts": [{"name": path.name, "digest": digest(captions)} for path, captions in texts],
-        "rules": rules.model_dump(mode="json", include={"min_count", "count_from_zero", "fold_plurals", "cap", "stop"}),
-        **sources,
-    }
-    return build_vocabulary(merge_counts(count.counts for count in counts), rules, names=names, origin=origin)
-
-
-def _read_vocabularies(rules: VocabularyConfig, names: Iterable[str]) -> Vocabulary:
-    """One vocabulary as it was, or several as one."""
-    files = [rules.file] if isinstance(rules.file, str) else list(rules.file or ())
-    found = []
-    for file in files:
-        folder, _, name = file.rpartition("/")
-        found.append(read_vocabulary(open_storage(folder or "."), name))
-    listed = list(names)
-    return found[0] if len(found) == 1 and not listed else merge_vocabularies(found, rules, names=listed)
-
-
-def _count(executor: Executor, factory: Any, units: Sequence[ShardUnit | TextUnit]) -> list[NounCount]:
-    """Count every unit; the results come back in the order of the units, whichever finished first."""
-    results: dict[ShardUnit | TextUnit, NounCount] = {}
-    with progress("nouns", total=len(units), unit="units") as bar:
-        for outcome in executor.run(factory, units, stateful=True):
-            results[outcome.unit] = outcome.result
-            bar.advance(captions=outcome.result.captions)
-    return [results[unit] for unit in units]
 
 
 def _store_bank(datasets: Sequence[Dataset], plan: ConceptPlan, vocabulary: Vocabulary, embedder: ClipEmbedder) -> None:
