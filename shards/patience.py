@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import threading
@@ -22,7 +23,6 @@ _FINAL = (
     AssertionError,
     AttributeError,
     FileExistsError,
-    FileNotFoundError,
     ImportError,
     IsADirectoryError,
     LookupError,
@@ -76,6 +76,8 @@ class Patience:
         for attempt in range(1, self.attempts + 1):
             try:
                 return within(self.timeout_s, request)
+            except FileNotFoundError as problem:  # in the words of the store, which need not name the file
+                raise FileNotFoundError(errno.ENOENT, "there is no such file", what) from problem
             except PermissionError as problem:
                 raise StoreError(
                     f"{what}: the store refuses ({problem}); check the credentials and rights"

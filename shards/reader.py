@@ -221,8 +221,7 @@ class Dataset:
                 found = self._members.read(shard, wanted)
                 what = self._wrong(shard, wanted, found)
         except FileNotFoundError as problem:
-            tar = problem.filename or problem
-            what = f"{tar} is missing; run the `verify` verb on the dataset"
+            what = f"{problem.filename} is missing; run the `verify` verb on the dataset"
             raise DamagedRecordError(self._named(shard, key, what)) from problem
         except OSError as problem:
             if problem.errno not in _BROKEN_DISK:

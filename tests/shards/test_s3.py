@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.errors import DatasetError
+from shards.errors import DamagedRecordError, DatasetError
 from shards.manifest import merge
 from shards.reader import Dataset, open_dataset
 from shards.records import Record
@@ -102,6 +102,22 @@ def test_damage_on_a_store_is_named_and_mended(storage: Storage, make_dataset: C
     assert {damage.shard for damage in verify(storage.url)} == {"made-train-00001", "manifest.parquet"}
     repair(storage)
     assert storage.read("manifest.parquet") == whole
+
+
+def test_a_range_past_the_end_of_an_object_is_a_record_cut_off_and_no_failing_store(
+    storage: Storage, make_dataset: Callable[..., Dataset]
+) -> None:
+    dataset = make_dataset(storage.url)
+    place = next(member for member in dataset.index(1).members(2) if member[0] == "jpg")
+    tar = storage.read("shards/made-train-00001.tar")
+    storage.replace("shards/made-train-00001.tar", tar[: place[1] + 10])
+    with pytest.raises(DamagedRecordError, match="'made-00102': its 'jpg' member ends after 10 of"):
+        dataset.record(1, 2)
+    with pytest.raises(DamagedRecordError, match="'made-00103': its 'jpg' member ends after 0 of"):
+        dataset.record(1, 3)
+    storage.remove("shards/made-train-00001.tar")
+    with pytest.raises(DamagedRecordError, match=r"'made-00100': .*made-train-00001\.tar is missing"):
+        dataset.record(1, 0)
 
 
 def test_an_upload_killed_half_way_shows_no_file_and_can_be_cleared_away(
