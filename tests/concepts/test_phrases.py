@@ -61,7 +61,7 @@ def test_a_pipeline_is_named_by_what_it_is_and_not_by_where_it_lies(tmp_path: Pa
     import spacy
 
     nlp = spacy.blank("en")
-    nlp.add_pipe("attribute_ruler").add([[{"LOWER": {"IN": ["dog", "cat"]}}], [{}]], {"POS": "NOUN"})  # type: ignore[attr-defined]
+    nlp.add_pipe("attribute_ruler").add([[{"LOWER": {"IN": ["dog", "cat"]}}], [{}]], {"POS": "NOUN"})
     names = []
     for folder in ("here", "there"):
         nlp.to_disk(tmp_path / folder)
