@@ -148,16 +148,23 @@ class PhraseExtractor:
             if self.name == RULES_NAME
             else self._nlp.pipe(bounded, batch_size=self.config.batch_size)
         )
-        return [
-            Tagged(
-                words=tuple(token.lower_ for token in doc),
-                starts=tuple(token.idx for token in doc),
-                classes=tuple(
-                    guess_classes([token.text for token in doc]) if self.name == RULES_NAME else _classes_by_tags(doc)
-                ),
+        by_rules = self.name == RULES_NAME
+        found: list[Tagged] = []
+        for doc in docs:
+            kept = [
+                place for place, token in enumerate(doc) if not token.is_space
+            ]  # "a  dog" holds a token of one blank
+            words = [doc[place].text for place in kept]
+            tags = () if by_rules else _classes_by_tags(doc)
+            classes = guess_classes(words) if by_rules else [tags[place] for place in kept]
+            found.append(
+                Tagged(
+                    words=tuple(word.lower() for word in words),
+                    starts=tuple(doc[place].idx for place in kept),
+                    classes=tuple(classes),
+                )
             )
-            for doc in docs
-        ]
+        return found
 
 
 _CLASSES: dict[str, Guess] = {

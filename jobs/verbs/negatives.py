@@ -1,4 +1,4 @@
-"""What a picture does not show: hard captions by CLIP with a guard against false negatives, or pools to draw from."""
+"""What a picture does not show: hard captions by CLIP, captions with words exchanged, or pools to draw from."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from concepts.embed import EmbedderConfig
 from concepts.negatives import NEGATIVES, NegativeMiner, NegativePlan
 from concepts.nouns import ShardUnit
+from concepts.phrases import PhraseConfig
+from concepts.swaps import KINDS
+from jobs.caption_swaps import swap_captions
 from jobs.executors import ExecutorConfig, cluster_for, executor_for
 from jobs.negative_pools import make_pools
 from jobs.pair_embeddings import as_they_are, lacking, pair_stage, pictures_in
 from jobs.progress import progress
 from shards.reader import Dataset, open_dataset
 
-HELP = "for each picture, the captions of others that CLIP takes for its own; or pools of captions, objects and answers"
+HELP = "wrong captions for each picture: of others, nearest by CLIP, or its own with words exchanged; or pools to draw from"
 
 
 class Config(ExecutorConfig):
@@ -26,9 +29,9 @@ class Config(ExecutorConfig):
 
     dataset: str
     """pictures with captions; `pools` also takes questions and boxes"""
-    kind: Literal["hard", "pools"] = "hard"
+    kind: Literal["hard", "pools", "swaps"] = "hard"
     """`hard`: the captions of other pictures that CLIP finds nearest; `pools`: captions, objects and answers by type to draw
-    from, as OFA and UnIVAL do"""
+    from, as OFA and UnIVAL do; `swaps`: each caption made wrong by the exchange of an object, an attribute or a relation"""
     embedder: EmbedderConfig = EmbedderConfig()
     top_k: PositiveInt = 10
     """hard captions per picture"""
@@ -40,6 +43,12 @@ class Config(ExecutorConfig):
     """a folder with all_captions.txt, object.txt or type2ans.json: each that is there takes the place of the dataset's own pool"""
     output: str | None = None
     """a folder that also gets the three files of the pools"""
+    phrases: PhraseConfig = PhraseConfig()
+    """how the words of captions are told apart, for swaps"""
+    min_seen: PositiveInt = 2
+    """captions of the dataset in which words come together before a swap may bring them together"""
+    seed: NonNegativeInt = 0
+    """chooses among the swaps that are possible"""
 
     @field_validator("embedder")
     @classmethod
@@ -48,7 +57,11 @@ class Config(ExecutorConfig):
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Config:
-        options = {"hard": {"embedder", "top_k", "guard_cosine"}, "pools": {"max_captions", "files", "output"}}
+        options = {
+            "hard": {"embedder", "top_k", "guard_cosine"},
+            "pools": {"max_captions", "files", "output"},
+            "swaps": {"phrases", "min_seen", "seed"},
+        }
         others = set().union(*options.values()) - options[self.kind]
         idle = sorted(others & self.model_fields_set)
         if idle:
@@ -71,17 +84,17 @@ def run(config: Config, *, dry_run: bool) -> int:
     """Make the negatives; print one line with the result."""
     dataset = open_dataset(config.dataset)
     if dry_run:
-        rule = (
-            f"{config.embedder.model} ({config.embedder.pretrained}), top {config.top_k}, guard {config.guard_cosine:g}"
-            if config.kind == "hard"
-            else f"pools of at most {config.max_captions:,} captions"
-        )
+        rule = {
+            "hard": f"{config.embedder.model} ({config.embedder.pretrained}), top {config.top_k}, guard {config.guard_cosine:g}",
+            "pools": f"pools of at most {config.max_captions:,} captions",
+            "swaps": f"swaps of words seen together {config.min_seen} times",
+        }[config.kind]
         print(
             f"{len(dataset):,} pictures in {len(dataset.manifest)} shards, {dataset.card.annotations:,} annotations; {rule}"
         )
         return 0
     with cluster_for(config):
-        print({"hard": _mined_line, "pools": _pools_line}[config.kind](config, dataset))
+        print({"hard": _mined_line, "pools": _pools_line, "swaps": _swaps_line}[config.kind](config, dataset))
     return 0
 
 
@@ -100,6 +113,12 @@ def _pools_line(config: Config, dataset: Dataset) -> str:
         f"{sum(map(len, done.pools.answers.values())):,} answers of {len(done.pools.answers):,} types; "
         f"{done.with_objects:,} of {len(dataset):,} records name an object"
     )
+
+
+def _swaps_line(config: Config, dataset: Dataset) -> str:
+    done = swap_captions(config, dataset, phrases=config.phrases, min_seen=config.min_seen, seed=config.seed)
+    kinds = ", ".join(f"{done.kinds[kind]:,} {kind}" for kind in KINDS)
+    return f"{done.column}: {sum(done.kinds.values()):,} wrong captions ({kinds}) by {done.tagger}"
 
 
 def mine(config: Config, dataset: Dataset) -> Summary:

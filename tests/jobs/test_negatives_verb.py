@@ -174,3 +174,32 @@ def test_an_option_of_another_kind_is_refused(
 ) -> None:
     assert main(["negatives", "kind=pools", f"dataset={captioned_dataset().path}", "top_k=3"]) == 2
     assert "top_k has no meaning with kind=pools" in capsys.readouterr().err
+
+
+def test_captions_with_words_exchanged_are_made_of_the_records_own(
+    captioned_dataset: MakeDataset, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    dataset = captioned_dataset()
+    command = ["negatives", "kind=swaps", "phrases.tagger=rules", "min_seen=1"]
+    assert main([*command, f"dataset={dataset.path}"]) == 0
+    assert "replace_attribute" in capsys.readouterr().out
+    column, made = open_sidecar(dataset, "swaps"), 0
+    for shard in range(3):
+        for record in dataset.records(shard, payload=False):
+            row = column.row(shard, record.key)
+            for text, number, kind in zip(row["captions"], row["annotations"], row["kinds"], strict=True):
+                own = record.annotations[number]
+                assert isinstance(own, Caption)
+                assert text != own.text
+                # Of this world's captions only skies differ in what excludes each other.
+                assert kind == "replace_attribute"
+                assert text.endswith(" sky.")
+                made += 1
+    assert made == 21
+    before = sidecars(dataset)
+    assert main([*command, f"dataset={dataset.path}"]) == 0
+    assert sidecars(dataset) == before
+    again = open_dataset(shutil.copytree(dataset.path, tmp_path / "again"))
+    shutil.rmtree(tmp_path / "again" / "sidecars")
+    assert main([*command, f"dataset={again.path}"]) == 0
+    assert sidecars(again) == before
