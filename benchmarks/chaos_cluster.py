@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos import ROOT, World, finish, problem_with
+from benchmarks.chaos_world import ROOT, World, finish, problem_with
 from benchmarks.saboteur import Moment, Saboteur
 from jobs.config import load_config
 from jobs.ray_executor import RayExecutor

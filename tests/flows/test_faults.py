@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos import LOCAL, ROOT, World, build_world, finish, problem_with, run_trial, visible
+from benchmarks.chaos import LOCAL, build_world, run_trial
+from benchmarks.chaos_world import ROOT, World, finish, problem_with, visible
 from jobs.cli import main
 from jobs.ray_executor import RayExecutor
 from jobs.verbs.shards import Config
