@@ -41,6 +41,9 @@ class Paired(Example):
 
     text: str
     identity: int = -1  # the same number for all texts of one picture; -1 where every pair is its own
+    wrong_text: str = (
+        ""  # a text that is known not to belong to the picture: a negative for matching; empty where none is
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

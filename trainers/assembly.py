@@ -25,7 +25,7 @@ from shards.view import View, open_view
 from trainers.checkpoint import STATE, Checkpoint, CheckpointError, find_checkpoint
 from trainers.config import TrainConfig
 from trainers.imported import ImportedConfig, is_imported
-from trainers.pairing import CONCEPTS
+from trainers.pairing import CONCEPTS, NEGATIVES
 from trainers.tasks import load_task
 
 VOCABULARY = Path("tokenizer") / "vocab.txt"  # inside a run folder
@@ -60,7 +60,11 @@ def open_streams(config: TrainConfig) -> OpenStreams:
         for name, stream in config.streams.items()
     }
     sidecars: dict[str, dict[str, Sidecar]] = {
-        name: {CONCEPTS: open_concepts(datasets[name], stream.concepts)} if stream.concepts is not None else {}
+        name: {
+            column: open_column(datasets[name], wanted)
+            for column, wanted in ((CONCEPTS, stream.concepts), (NEGATIVES, stream.negatives))
+            if wanted is not None
+        }
         for name, stream in config.streams.items()
     }
     count = load_task(config.task).count
@@ -72,10 +76,15 @@ def open_streams(config: TrainConfig) -> OpenStreams:
 
 def open_concepts(dataset: Dataset, column_or_folder: str) -> Sidecar:
     """Open a concepts sidecar that covers the whole dataset."""
+    return open_column(dataset, column_or_folder)
+
+
+def open_column(dataset: Dataset, column_or_folder: str) -> Sidecar:
+    """Open a sidecar that covers the whole dataset."""
     sidecar = open_sidecar(dataset, column_or_folder)
     if not sidecar.is_complete:
         raise DatasetError(
-            f"{dataset.path}: sidecar {sidecar.folder} does not cover every shard; run the same `concepts` command again"
+            f"{dataset.path}: sidecar {sidecar.folder} does not cover every shard; run the job that makes it again"
         )
     return sidecar
 

@@ -35,6 +35,8 @@ class StreamConfig(Config):
     """a column written by `annotate`, to be read in place of the dataset's own annotations; by name or folder"""
     concepts: str | None = None
     """its concepts sidecar: `concepts`, or a folder such as `concepts-1a2b3c4d`"""
+    negatives: str | None = None
+    """a sidecar of wrong captions, `negatives` or `swaps`, which the task mixes into matching"""
     where: str | None = None
     """only what meets these conditions on index and sidecar columns, such as `similarity > 0.28 and text_length < 200`"""
     select: str | None = None

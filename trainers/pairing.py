@@ -13,13 +13,16 @@ from shards.records import Caption, Entailment, Grounding, Question, Record, Sta
 from shards.stream import Item
 from trainers.task import ImageView
 
+NEGATIVES = "negatives"  # the sidecar column that holds wrong captions of an image
 CONCEPTS = "concepts"  # the sidecar column that holds an image's phrases, best first
 SECOND_PHRASES = "second_phrases"  # in it, those of the second picture
 
 AnnotationT = TypeVar("AnnotationT", Caption, Entailment, Grounding, Question, Statement)
 
 
-def pair(item: Item, view: ImageView, rng: np.random.Generator, *, identity: int = -1) -> Paired:
+def pair(
+    item: Item, view: ImageView, rng: np.random.Generator, *, identity: int = -1, wrong_share: float = 0.0
+) -> Paired:
     """Pair the picture of a record with the caption that the item's address names.
 
     Args:
@@ -27,6 +30,7 @@ def pair(item: Item, view: ImageView, rng: np.random.Generator, *, identity: int
         view: crops and resizes the picture; draws from `rng`.
         rng: keyed by (seed, epoch, record key and caption).
         identity: the same number for all captions of one picture, or -1 where every pair is its own.
+        wrong_share: of the pairs with wrong captions at hand, those that bring one along.
 
     Raises:
         DatasetError: the record holds no captions.
@@ -37,7 +41,25 @@ def pair(item: Item, view: ImageView, rng: np.random.Generator, *, identity: int
         concepts=concepts_of(item),
         text=caption_of(item.record, item.annotation).text,
         identity=identity,
+        wrong_text=wrong_text_of(item, rng, share=wrong_share),
     )
+
+
+def wrong_text_of(item: Item, rng: np.random.Generator, *, share: float) -> str:
+    """Draw one of the record's wrong captions, of those made from its own caption where they were; empty for none.
+
+    Args:
+        item: a record with a row of the column `negatives` or `swaps`.
+        rng: keyed by (seed, epoch, record key and caption); not touched where the stream reads no such column.
+        share: how often one is drawn where there is one.
+    """
+    row = item.sidecars.get(NEGATIVES)
+    if row is None:
+        return ""
+    made_of = row.get("annotations") or [item.annotation or 0] * len(row["captions"])
+    texts = [text for text, number in zip(row["captions"], made_of, strict=True) if number == (item.annotation or 0)]
+    wanted, place = rng.random(2)
+    return texts[int(place * len(texts))] if texts and wanted < share else ""
 
 
 def caption_of(record: Record, annotation: int | None) -> Caption:

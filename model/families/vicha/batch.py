@@ -49,6 +49,9 @@ class PairBatch(Tensors):
     match_noise: Tensor | None = None  # (B, 2) uniform: draws a text's picture and a picture's text
     image_negatives: Tensor | None = None  # (B,) the picture for each text, instead of a draw
     text_negatives: Tensor | None = None  # (B,) the text for each picture, instead of a draw
+    wrong_ids: Tensor | None = None  # (B, T) texts made to be wrong for their picture, as long as `text_ids`
+    wrong_mask: Tensor | None = None  # (B, T) bool
+    is_wrong: Tensor | None = None  # (B,) bool: there is such a text, and it takes the place of the one drawn
     assign_noise: Tensor | None = None  # (B, 3) uniform: whether a text sees its own picture, and which others
     assigned: Tensor | None = None  # (B, 2) the two pictures of each text, instead of a draw
     assigned_labels: Tensor | None = None  # (B,) 0: the first is its own, 1: the second, 2: neither

@@ -140,7 +140,7 @@ class Vicha(Family):
         if self.training:
             self.queue.push(twin.images, twin.texts, batch.identity)
         negatives = self._negatives(batch, contrasted, identity)
-        match_logits, fused_masked = self._fuse(student, negatives)
+        match_logits, fused_masked = self._fuse(student, negatives, batch)
         terms = {
             "contrast": config.contrast.weight * contrasted.loss,
             "match": config.match.weight * match_loss(match_logits, negatives.usable),
@@ -265,7 +265,7 @@ class Vicha(Family):
             usable=drawn.usable,
         )
 
-    def _fuse(self, student: Side, negatives: Negatives) -> tuple[Tensor, Tensor | None]:
+    def _fuse(self, student: Side, negatives: Negatives, pairs: PairBatch) -> tuple[Tensor, Tensor | None]:
         """Read pairs, negatives and masked texts against the pictures in one pass.
 
         Three of the four kinds of rows read their own picture, whose keys and values are computed once for all; only
@@ -275,7 +275,8 @@ class Vicha(Family):
             (3 B, 2) match logits, and the (B, T, Dt) fused states of the masked texts.
         """
         read, batch = student.read, len(student.texts)
-        texts, masks = [read.top, read.top[negatives.texts]], [read.mask, read.mask[negatives.texts]]
+        drawn_texts, drawn_mask = self._wrong_texts(pairs, read.top[negatives.texts], read.mask[negatives.texts])
+        texts, masks = [read.top, drawn_texts], [read.mask, drawn_mask]
         if student.read_masked is not None:
             texts.append(student.read_masked.top)
             masks.append(student.read_masked.mask)
@@ -288,6 +289,14 @@ class Vicha(Family):
         own, drawn_images = fused[:-batch].unflatten(0, (batch, -1)), fused[-batch:]  # (B, 2 or 3, T, Dt), (B, T, Dt)
         logits = self.match(torch.cat([own[:, 0, 0], drawn_images[:, 0], own[:, 1, 0]]))
         return logits, None if student.read_masked is None else own[:, 2]
+
+    def _wrong_texts(self, batch: PairBatch, drawn: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Put texts that were made to be wrong in the place of those drawn from the batch: (B, T, Dt) states and (B, T) mask."""
+        if batch.wrong_ids is None or batch.wrong_mask is None or batch.is_wrong is None:
+            return drawn, mask
+        made = self.student.text(batch.wrong_ids, batch.wrong_mask)
+        chosen = batch.is_wrong[:, None]
+        return torch.where(chosen[..., None], made.top, drawn), torch.where(chosen, made.mask, mask)
 
     def _align(self, student: Side) -> Hierarchy | None:
         if self.hierarchy is None:

@@ -122,7 +122,9 @@ class VichaProcessor(PictureTextProcessor):
         self.check_sizes(pairs)
         texts = [clean_caption(pair.text, max_words=self.config.cleaning.max_words) for pair in pairs]
         rows = self.tokenizer.encode_batch(texts, max_tokens=self.config.cleaning.max_tokens)
-        text_ids, text_mask = self.pad(rows, self.config.cleaning.max_tokens, "longest" if train else "fixed")
+        wrong = self._wrong_texts(pairs) if train else []
+        ids, mask = self.pad([*rows, *wrong], self.config.cleaning.max_tokens, "longest" if train else "fixed")
+        text_ids, text_mask = ids[: len(pairs)], mask[: len(pairs)]
         draws = [self._draw(seed, len(row)) for seed, row in zip(seeds, rows, strict=True)] if train else []
         concept_ids, concept_mask = self.concepts(
             [pair.concepts for pair in pairs], [draw.concepts for draw in draws] if train else None
@@ -141,10 +143,20 @@ class VichaProcessor(PictureTextProcessor):
             masked_targets=targets,
             patch_noise=_stacked([draw.patches for draw in draws]) if self.config.masked_image else None,
             match_noise=_stacked([draw.match for draw in draws]),
+            wrong_ids=ids[len(pairs) :] if wrong else None,
+            wrong_mask=mask[len(pairs) :] if wrong else None,
+            is_wrong=torch.tensor([bool(pair.wrong_text) for pair in pairs]) if wrong else None,
             assign_noise=_stacked([draw.assign for draw in draws])
             if isinstance(self.config.head, AssignHead)
             else None,
         )
+
+    def _wrong_texts(self, pairs: Sequence[Paired]) -> list[list[int]]:
+        """Cut the wrong texts into tokens; a pair without one gets an empty text, and a batch without any no row at all."""
+        if not any(pair.wrong_text for pair in pairs):
+            return []
+        texts = [clean_caption(pair.wrong_text, max_words=self.config.cleaning.max_words) for pair in pairs]
+        return [list(row) for row in self.tokenizer.encode_batch(texts, max_tokens=self.config.cleaning.max_tokens)]
 
     def _draw(self, seed: int, tokens: int) -> Draws:
         rng = np.random.default_rng(seed)
