@@ -1,7 +1,8 @@
 """The column `negatives`: for each picture, the captions of other pictures that CLIP finds closest to it.
 
 A caption that may well be true of the picture is no negative: one that means nearly the same as one of its own captions, by the
-cosine of their text embeddings, or that has the same words. The search is exact and holds one shard of captions at a time.
+cosine of their text embeddings, or that has the same words; and one of a picture that is nearly the same. The search is exact
+and holds one shard of captions at a time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class NegativePlan:
     dataset: str  # digest: every picture's negatives come from all of it
     top_k: int
     guard_cosine: float
+    guard_picture: float = 1.0
 
     @property
     def picture_digest8(self) -> str:
@@ -71,6 +73,7 @@ class NegativePlan:
             "dataset": self.dataset,
             "top_k": self.top_k,
             "guard_cosine": self.guard_cosine,
+            "guard_picture": self.guard_picture,
         }
 
 
@@ -82,11 +85,13 @@ class CaptionBlock:
         texts: M captions.
         sources: the key of the picture that each belongs to.
         vectors: (M, D) float16 text embeddings.
+        pictures: (M, D) float16 embeddings of the pictures they belong to, where those are guarded against, too.
     """
 
     texts: Sequence[str]
     sources: npt.NDArray[np.object_]
     vectors: Halves
+    pictures: Halves | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,15 @@ class _Own:
     key: str
     words: frozenset[str]
     vectors: Halves  # (C, D)
+    picture: Halves  # (D,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Guards:
+    """Cosines above which a caption, by its own or by its picture's likeness, may be true."""
+
+    caption: float
+    picture: float
 
 
 def mine_negatives(
@@ -115,6 +129,7 @@ def mine_negatives(
     *,
     top_k: int,
     guard_cosine: float,
+    guard_picture: float = 1.0,
 ) -> list[list[Negative]]:
     """Find the hard captions of each picture.
 
@@ -125,19 +140,19 @@ def mine_negatives(
         blocks: all captions to choose from, in the order of the data. Where they are cut does not change the result.
         top_k: captions per picture at most; words that several captions share count once.
         guard_cosine: a caption is left out where its cosine with one of the picture's own captions is larger.
+        guard_picture: a caption is left out where the cosine of its picture with this one is larger; 1: none is.
 
     Returns:
         Per picture its negatives, best first; equal scores in the order of the data.
     """
-    pictures = _owned(keys, own)
+    guards = _Guards(caption=guard_cosine, picture=guard_picture)
+    pictures = _owned(keys, vectors, own)
     best: list[list[Negative]] = [[] for _ in keys]
     for whole in blocks:
         for block in _parts(whole):
             for start in range(0, len(keys), ROWS):
                 rows = slice(start, start + ROWS)
-                found = _search(
-                    block, pictures[rows], vectors[rows], best[rows], top_k=top_k, guard_cosine=guard_cosine
-                )
+                found = _search(block, pictures[rows], vectors[rows], best[rows], top_k=top_k, guards=guards)
                 best[rows] = [_merge(before, new, top_k) for before, new in zip(best[rows], found, strict=True)]
     return best
 
@@ -149,7 +164,7 @@ def _search(
     best: Sequence[Sequence[Negative]],
     *,
     top_k: int,
-    guard_cosine: float,
+    guards: _Guards,
 ) -> list[list[Negative]]:
     """Per picture, what a block may add to its best: looks at few captions first, at more where the guard left too few."""
     added: list[list[Negative]] = [[] for _ in pictures]
@@ -160,7 +175,7 @@ def _search(
         still_open: list[int] = []
         for row, places, scores in zip(open_rows.tolist(), found.indices, found.scores, strict=True):
             hopeful = scores > floors[row]  # best first, so once one is hopeless the rest are too
-            added[row] = _allowed(block, places[hopeful], scores[hopeful], pictures[row], guard_cosine)
+            added[row] = _allowed(block, places[hopeful], scores[hopeful], pictures[row], guards)
             if len(added[row]) < top_k and hopeful.all() and looked_at < len(block.texts):
                 still_open.append(row)
         open_rows = np.asarray(still_open, np.int64)
@@ -171,7 +186,12 @@ def _search(
 def _parts(block: CaptionBlock) -> Iterator[CaptionBlock]:
     for start in range(0, len(block.texts), COLUMNS):
         part = slice(start, start + COLUMNS)
-        yield CaptionBlock(texts=block.texts[part], sources=block.sources[part], vectors=block.vectors[part])
+        yield CaptionBlock(
+            texts=block.texts[part],
+            sources=block.sources[part],
+            vectors=block.vectors[part],
+            pictures=None if block.pictures is None else block.pictures[part],
+        )
 
 
 def cleaned(text: str) -> str:
@@ -179,13 +199,13 @@ def cleaned(text: str) -> str:
     return _NO_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip() or text
 
 
-def _owned(keys: Sequence[str], own: CaptionBlock) -> list[_Own]:
+def _owned(keys: Sequence[str], vectors: Halves, own: CaptionBlock) -> list[_Own]:
     places: dict[str, list[int]] = {key: [] for key in keys}
     for place, source in enumerate(own.sources):
         places[source].append(place)
     return [
-        _Own(key, frozenset(cleaned(own.texts[place]) for place in mine), own.vectors[mine])
-        for key, mine in places.items()
+        _Own(key, frozenset(cleaned(own.texts[place]) for place in mine), own.vectors[mine], vectors[row])
+        for row, (key, mine) in enumerate(places.items())
     ]
 
 
@@ -194,14 +214,19 @@ def _allowed(
     places: npt.NDArray[np.int64],
     scores: npt.NDArray[np.float32],
     picture: _Own,
-    guard_cosine: float,
+    guards: _Guards,
 ) -> list[Negative]:
     """What the guard leaves of the candidates, each wording once."""
     others = block.sources[places] != picture.key
     places, scores = places[others], scores[others]
     if len(places) and len(picture.vectors):
         nearest = top_cosine(block.vectors[places], picture.vectors, top_k=1).scores[:, 0]
-        places, scores = places[nearest <= guard_cosine], scores[nearest <= guard_cosine]
+        places, scores = places[nearest <= guards.caption], scores[nearest <= guards.caption]
+    if len(places) and block.pictures is not None and guards.picture < 1:
+        alike = (
+            _cosines(block.pictures[places], picture.picture) > guards.picture
+        )  # a picture that could not be read is not
+        places, scores = places[~alike], scores[~alike]
     return list(
         _distinct(
             (
@@ -211,6 +236,13 @@ def _allowed(
             besides=picture.words,
         )
     )
+
+
+def _cosines(vectors: Halves, one: Halves) -> npt.NDArray[np.float64]:
+    """(N, D) and (D,) → (N,); as exact as `concepts.select`."""
+    left, right = vectors.astype(np.float64), one.astype(np.float64)
+    found: npt.NDArray[np.float64] = left @ right / (np.linalg.norm(left, axis=1) * np.linalg.norm(right))
+    return found
 
 
 def _merge(before: list[Negative], found: list[Negative], top_k: int) -> list[Negative]:
@@ -298,9 +330,10 @@ class NegativeMiner:
             keys,
             vectors,
             caption_block(dataset, unit.shard, plan.caption_digest8),
-            (caption_block(dataset, shard, plan.caption_digest8) for shard in range(len(dataset.manifest))),
+            (self._block(dataset, shard) for shard in range(len(dataset.manifest))),
             top_k=plan.top_k,
             guard_cosine=plan.guard_cosine,
+            guard_picture=plan.guard_picture,
         )
         write_sidecar(
             dataset.storage,
@@ -312,6 +345,15 @@ class NegativeMiner:
             card=plan.card,
         )
         return len(keys)
+
+    def _block(self, dataset: Dataset, shard: int) -> CaptionBlock:
+        """The captions of a shard, with the pictures they belong to where these are guarded against."""
+        block = caption_block(dataset, shard, self._plan.caption_digest8)
+        vectors = stored_vectors(dataset, shard, self._plan.picture_digest8) if self._plan.guard_picture < 1 else None
+        if vectors is None:
+            return block
+        places = {key: place for place, key in enumerate(dataset.index(shard).keys)}
+        return replace(block, pictures=vectors[[places[key] for key in block.sources.tolist()]])
 
 
 def caption_digest8(card: Mapping[str, Any]) -> str:

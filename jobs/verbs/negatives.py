@@ -37,6 +37,8 @@ class Config(ExecutorConfig):
     """hard captions per picture"""
     guard_cosine: float = Field(0.9, ge=-1, le=1)
     """a caption closer than this to one of the picture's own captions (cosine of text embeddings) may be true of it: left out"""
+    guard_picture: float = Field(0.95, ge=-1, le=1)
+    """so may the captions of a picture that is closer than this (cosine of image embeddings): left out; 1: no such guard"""
     max_captions: PositiveInt = 1_000_000
     """of the pool of captions"""
     files: str | None = None
@@ -58,7 +60,7 @@ class Config(ExecutorConfig):
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Config:
         options = {
-            "hard": {"embedder", "top_k", "guard_cosine"},
+            "hard": {"embedder", "top_k", "guard_cosine", "guard_picture"},
             "pools": {"max_captions", "files", "output"},
             "swaps": {"phrases", "min_seen", "seed"},
         }
@@ -127,7 +129,11 @@ def mine(config: Config, dataset: Dataset) -> Summary:
     dataset.storage.ensure_writable()
     stage = pair_stage(config, config.embedder)
     plan = NegativePlan(
-        embedder=stage.embedder.card, dataset=dataset.digest, top_k=config.top_k, guard_cosine=config.guard_cosine
+        embedder=stage.embedder.card,
+        dataset=dataset.digest,
+        top_k=config.top_k,
+        guard_cosine=config.guard_cosine,
+        guard_picture=config.guard_picture,
     )
     missing = lacking(dataset, NEGATIVES, plan.negatives_digest8)
     embedded = stage.complete(config, dataset) if missing else 0

@@ -155,7 +155,38 @@ def test_the_plan_names_everything_that_decides_the_negatives() -> None:
     plan = NegativePlan(embedder={"weights": "a"}, dataset="d", top_k=2, guard_cosine=0.9)
     names = {plan.negatives_digest8} | {
         replace(plan, **change).negatives_digest8
-        for change in ({"embedder": {"weights": "c"}}, {"dataset": "e"}, {"top_k": 3}, {"guard_cosine": 0.8})
+        for change in (
+            {"embedder": {"weights": "c"}},
+            {"dataset": "e"},
+            {"top_k": 3},
+            {"guard_cosine": 0.8},
+            {"guard_picture": 0.8},
+        )
     }
     assert len(names) == 5
     assert replace(plan, top_k=3).caption_digest8 == plan.caption_digest8
+
+
+def test_captions_of_a_picture_that_is_nearly_the_same_are_left_out() -> None:
+    pictures = unit(np.array([[1, 0.0, 0], [1, 0.1, 0], [0, 1, 0.0]]))
+    captions = CaptionBlock(
+        texts=["own", "of the twin", "of another", "unread"],
+        sources=np.array(["a", "b", "c", "d"], object),
+        vectors=unit(np.array([[1, 0, 1.0], [1, 0, 0.0], [1, 1, 0.0], [1, 0, 0.2]])),
+        pictures=np.concatenate([pictures, np.full((1, 3), np.nan, np.float16)]),
+    )
+
+    def left(guard_picture: float) -> list[str]:
+        (found,) = mine_negatives(
+            ["a"],
+            pictures[:1],
+            part(captions, 0, 1),
+            [captions],
+            top_k=9,
+            guard_cosine=1.0,
+            guard_picture=guard_picture,
+        )
+        return [negative.text for negative in found]
+
+    assert left(1.0) == ["of the twin", "unread", "of another"]
+    assert left(0.9) == ["unread", "of another"]

@@ -27,7 +27,9 @@ def test_training_sees_the_wrong_captions_of_a_column_and_no_caption_that_was_fi
 ) -> None:
     dataset, clip = world(), tiny_clip()
     embedder = [f"embedder.model={clip['model']}", f"embedder.pretrained={clip['pretrained']}"]
-    assert main(["negatives", f"dataset={dataset.path}", *embedder, "guard_cosine=1", "top_k=3"]) == 0
+    assert (
+        main(["negatives", f"dataset={dataset.path}", *embedder, "guard_cosine=1", "guard_picture=1", "top_k=3"]) == 0
+    )
     assert main(["filter", f"dataset={dataset.path}", *embedder, "keep=0.5", "last_caption=drop"]) == 0
     seen: list[PairBatch] = []
     step = Vicha.step

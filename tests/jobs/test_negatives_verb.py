@@ -42,7 +42,7 @@ def test_one_command_gives_every_picture_captions_of_others(
 ) -> None:
     dataset = captioned_dataset()
     # Random weights find all captions alike, so that a guard by their cosine would leave none.
-    assert main(words(dataset.path, tiny_clip(), "top_k=4", "guard_cosine=1")) == 0
+    assert main(words(dataset.path, tiny_clip(), "top_k=4", "guard_cosine=1", "guard_picture=1")) == 0
     column = open_sidecar(dataset, "negatives")
     assert (
         f"{column.folder.removeprefix('sidecars/')}: 21 pictures (21 mined now, 21 embedded" in capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_in_the_same_bytes(
 ) -> None:
     whole, clip = captioned_dataset(), tiny_clip()
     cut = open_dataset(shutil.copytree(whole.path, tmp_path / "cut"))
-    assert main(words(whole.path, clip, "guard_cosine=1")) == 0
+    assert main(words(whole.path, clip, "guard_cosine=1", "guard_picture=1")) == 0
     mine, mined = NegativeMiner.__call__, []
 
     def interrupted_at_the_third(self: NegativeMiner, unit: ShardUnit) -> int:
@@ -81,8 +81,8 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_in_the_same_bytes(
         return mine(self, unit)
 
     monkeypatch.setattr(NegativeMiner, "__call__", interrupted_at_the_third)
-    assert main(words(cut.path, clip, "guard_cosine=1")) == 130
-    assert main(words(cut.path, clip, "guard_cosine=1")) == 0
+    assert main(words(cut.path, clip, "guard_cosine=1", "guard_picture=1")) == 130
+    assert main(words(cut.path, clip, "guard_cosine=1", "guard_picture=1")) == 0
     assert mined == [0, 1, 2, 2]
     assert sidecars(cut) == sidecars(whole)
 
@@ -140,10 +140,10 @@ def test_ray_writes_the_same_bytes_as_one_process(
     captioned_dataset: MakeDataset, tiny_clip: MakeClip, tmp_path: Path
 ) -> None:
     clip, dataset = tiny_clip(), captioned_dataset()
-    assert main(words(dataset.path, clip, "guard_cosine=1")) == 0
+    assert main(words(dataset.path, clip, "guard_cosine=1", "guard_picture=1")) == 0
     inline = sidecars(dataset)
     (Path(dataset.path) / "sidecars").rename(tmp_path / "inline")
-    assert main(words(dataset.path, clip, "guard_cosine=1", "executor=ray", "workers=2")) == 0
+    assert main(words(dataset.path, clip, "guard_cosine=1", "guard_picture=1", "executor=ray", "workers=2")) == 0
     assert sidecars(dataset) == inline
 
 
