@@ -97,16 +97,24 @@ class Usage:
             if what == "beside":
                 beside.setdefault(one, set()).add(two)
                 beside.setdefault(two, set()).add(one)
-        self._beside = {noun: tuple(sorted(others)) for noun, others in beside.items()}
+        self._beside = {noun: frozenset(others) for noun, others in beside.items()}
+        self._nouns: dict[tuple[str, str], set[str]] = {}
+        for what, one, two in self._seen:
+            if what != "beside":
+                noun, company = (one, two) if what == "does" else (two, one)
+                self._nouns.setdefault((what, company), set()).add(noun)
 
     def believes(self, uses: Iterable[Use]) -> bool:
         """Whether captions vouch for these words to come together; for no words at all they do not."""
         told = [use for use in uses if use[0] != "beside"]
         return bool(told) and all(use in self._seen for use in told)
 
-    def different(self, noun: str) -> tuple[str, ...]:
-        """The nouns that captions name beside this one."""
-        return self._beside.get(noun, ())
+    def different(self, noun: str, company: Iterable[tuple[str, str]]) -> set[str]:
+        """The nouns that captions name beside this one, and in the same company: with an attribute, before or behind a relation."""
+        found = set(self._beside.get(noun, ()))
+        for each in company:
+            found &= self._nouns.get(each, set())
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +170,11 @@ def _objects(scene: Scene, usage: Usage, shown: frozenset[str]) -> Exchanges:
         word = scene.words[run.head]
         if word in GENERAL or _is_compound(scene, run):
             continue
-        for other in usage.different(word):
+        company = [("has", scene.words[place]) for place in run.attributes]
+        for subject, places, target in scene.relations:
+            said = " ".join(scene.words[place] for place in places)
+            company += [(what, said) for what, noun in (("does", subject), ("to", target)) if noun is run]
+        for other in usage.different(word, company) if company else ():
             if other not in GENERAL and not _is_shown(other, shown) and _is_plural(other) == _is_plural(word):
                 yield Exchange(heard={run.head: other})
 

@@ -163,7 +163,7 @@ def test_the_plan_names_everything_that_decides_the_negatives() -> None:
             {"guard_picture": 0.8},
         )
     }
-    assert len(names) == 5
+    assert len(names) == 6
     assert replace(plan, top_k=3).caption_digest8 == plan.caption_digest8
 
 
