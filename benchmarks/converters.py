@@ -135,7 +135,7 @@ def ray_data(folder: Path, output: Path, overrides: Sequence[str]) -> Work:
 
 def codec(folder: Path, output: Path, overrides: Sequence[str]) -> Work:
     """Our codec alone: decode, resize, encode; nothing read but the photos, and nothing written."""
-    import torch  # noqa: F401
+    import torch  # noqa: F401 - loaded before the clock starts, as a conversion has it loaded
 
     from pipelines.pictures import draw, encode_picture
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import field_validator
 
-from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.drafts import Draft, Place, Problem, drafted_from_files
 from pipelines.grouping import Repeats, grouped
 from pipelines.json_stream import TOP, stream_json
 from pipelines.media_folder import MediaFolder
@@ -128,8 +128,10 @@ def _is_nested(path: Any, folder: MediaFolder, known: dict[str, bool]) -> bool:
 def _picture(image: Mapping[str, Any], *, where: str, nested: bool) -> Draft:
     file = image.get("filename")
     if not isinstance(file, str) or not file or is_broken(file):
-        reason, what = ("broken_utf8", printable(file)) if isinstance(file, str) and file else ("missing_field", "none")
-        return Draft(id=where, stem=where, problem=(reason, f"{where}: filename {what}"))  # type: ignore[arg-type]
+        problem: Problem = ("missing_field", f"{where}: no filename")
+        if isinstance(file, str) and file:
+            problem = ("broken_utf8", f"{where}: filename {printable(file)}")
+        return Draft(id=where, stem=where, problem=problem)
     id = str(image["cocoid"]) if "cocoid" in image else file
     filepath = image.get("filepath")
     split = image.get("split")

@@ -18,7 +18,7 @@ from pydantic import field_validator
 from pipelines.boxes import BoxedConfig, from_corner_and_size
 from pipelines.coco_objects import CocoObjects, drawn_size, is_id, picture_file, read_coco_objects
 from pipelines.coco_pictures import coco_stem
-from pipelines.drafts import Draft, Place, drafted_from_files, usable_text
+from pipelines.drafts import Draft, Place, Problem, drafted_from_files, usable_text
 from pipelines.media_folder import MediaFolder
 from pipelines.plain_pickle import read_plain_pickle
 from pipelines.raw_text import is_broken, printable
@@ -123,8 +123,8 @@ def _picture(
     """The picture of a reference: the one that an earlier reference brought, or a new one."""
     raw = ref.get("image_id")
     if not is_id(raw):
-        problem = ("missing_field", f"{where} has no image_id")
-        return pictures.setdefault(where, Draft(id=where, stem=where, problem=problem))  # type: ignore[arg-type]
+        problem: Problem = ("missing_field", f"{where} has no image_id")
+        return pictures.setdefault(where, Draft(id=where, stem=where, problem=problem))
     id = str(raw)
     if id in pictures:
         return pictures[id]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from pipelines.drafts import Draft, Place, drafted_from_files, usable_text
+from pipelines.drafts import Draft, Place, Problem, drafted_from_files, usable_text
 from pipelines.json_lines import read_json_lines
 from pipelines.media_folder import MediaFolder
 from pipelines.raw_text import is_broken, printable
@@ -61,8 +61,8 @@ def _photos(path: str) -> list[Draft]:
 
 def _photo(photos: dict[str, Draft], raw: Any, *, where: str) -> Draft:
     if not isinstance(raw, str | int) or isinstance(raw, bool) or raw == "" or is_broken(str(raw)):
-        problem = ("missing_field", f"{where} has no usable Flickr30K_ID")
-        return photos.setdefault(where, Draft(id=where, stem=where, problem=problem))  # type: ignore[arg-type]
+        problem: Problem = ("missing_field", f"{where} has no usable Flickr30K_ID")
+        return photos.setdefault(where, Draft(id=where, stem=where, problem=problem))
     id = str(raw).removesuffix(".jpg")
     if id not in photos:
         photos[id] = Draft(id=id, stem=id, media=[Place(file=f"{id}.jpg")])

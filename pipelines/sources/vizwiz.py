@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.drafts import Draft, Place, Problem, drafted_from_files
 from pipelines.media_folder import MediaFolder
 from pipelines.questions import annotators_answers, ask
 from pipelines.raw_text import is_broken, printable, read_json
@@ -38,8 +38,10 @@ def _pictures(config: Config, folder: MediaFolder) -> list[Draft]:
         where = f"[{number}]"
         file = row.get("image")
         if not isinstance(file, str) or not file or is_broken(file):
-            reason = "broken_utf8" if isinstance(file, str) and file else "missing_field"
-            picture = Draft(id=where, stem=where, problem=(reason, f"{where} names no picture"))  # type: ignore[arg-type]
+            problem: Problem = ("missing_field", f"{where} names no picture")
+            if isinstance(file, str) and file:
+                problem = ("broken_utf8", f"{where}: {printable(file)}")
+            picture = Draft(id=where, stem=where, problem=problem)
         elif file in pictures:
             picture = Draft(
                 id=file, stem=where, problem=("duplicate_id", f"{where} repeats the picture {printable(file)}")

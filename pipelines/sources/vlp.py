@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
-from pipelines.drafts import Draft, DraftedSource, Place
+from pipelines.drafts import Draft, DraftedSource, Place, Problem
 from pipelines.json_stream import stream_json
 from pipelines.object_arrays import read_objects
 from pipelines.questions import QuestionIds, annotators_answers, ask
@@ -132,8 +132,8 @@ def _questioned(config: Config) -> Iterator[tuple[str, Draft]]:
         fields = row if isinstance(row, dict) else {}
         name = fields.get("image_name")
         if not isinstance(name, str) or not name or is_broken(name):
-            problem = ("missing_field", f"{where} has no image_name")
-            draft = pictures[where] = Draft(id=where, stem=where, problem=problem)  # type: ignore[arg-type]
+            problem: Problem = ("missing_field", f"{where} has no image_name")
+            draft = pictures[where] = Draft(id=where, stem=where, problem=problem)
         else:
             draft = pictures.setdefault(name, Draft(id=name, stem=name))
             path = fields.get("feature_path")  # its stem is the name of the features

@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import Any, ClassVar
 
 from pipelines.coco_pictures import coco_file, coco_stem
-from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.drafts import Draft, Place, Problem, drafted_from_files
 from pipelines.media_folder import MediaFolder
 from pipelines.questions import QuestionIds, annotators_answers, ask
 from pipelines.raw_text import read_json
@@ -79,8 +79,8 @@ def _pictures(config: Config, folder: MediaFolder) -> list[Draft]:
 
 def _picture(pictures: dict[str, Draft], raw: Any, *, where: str, folder: MediaFolder, subset: str) -> Draft:
     if isinstance(raw, bool) or not isinstance(raw, int) or raw < 0:
-        problem = ("missing_field", f"{where} has no image_id")
-        return pictures.setdefault(where, Draft(id=where, stem=where, problem=problem))  # type: ignore[arg-type]
+        problem: Problem = ("missing_field", f"{where} has no image_id")
+        return pictures.setdefault(where, Draft(id=where, stem=where, problem=problem))
     id = str(raw)
     if id not in pictures:
         pictures[id] = Draft(id=id, stem=coco_stem(raw), media=[Place(file=coco_file(folder, raw, subset=subset))])
