@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 
 from pipelines.drafts import Draft, Place
@@ -12,14 +11,8 @@ from pipelines.media_folder import MediaFolder
 from pipelines.raw_text import is_broken, read_json
 from shards.errors import InputError
 
-_SPLIT_IN_NAME = re.compile(r"_(train|val|test)(?:_std)?\.json$")
+SPLIT_IN_NAME = re.compile(r"_(train|val|test)(?:_std)?\.json$")  # `TextCaps_0.1_train.json`
 _FOLDERS = {"train": "train_images", "val": "train_images", "test": "test_images"}  # as the picture archives unpack
-
-
-def split_in_name(path: str) -> str | None:
-    """`TextCaps_0.1_train.json` → `train`."""
-    found = _SPLIT_IN_NAME.search(PurePath(path).name)
-    return found.group(1) if found else None
 
 
 def open_images_rows(path: str, *, must_have: str, what: str) -> Sequence[Mapping[str, Any]]:

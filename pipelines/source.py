@@ -56,6 +56,8 @@ class SourceConfig(Config):
 
     LOCATIONS: ClassVar[tuple[str, ...]] = ("annotations", "media")
     """The keys that are files or folders; a source with more of them names them all."""
+    SPLIT_IN_NAME: ClassVar[re.Pattern[str] | None] = None
+    """Where the official names of a format's annotation file carry the split: a pattern whose first group is it."""
 
     annotations: str
     """The annotation file, as the dataset's authors publish it."""
@@ -75,7 +77,11 @@ class SourceConfig(Config):
         return plain | {name: PurePath(plain[name]).name for name in self.LOCATIONS if plain.get(name)}
 
     def split_name(self) -> str:
-        """The split as it stands in keys and file names."""
+        """The split as it stands in keys and file names: as configured, else as the annotation file's name carries it."""
+        if self.split is None and self.SPLIT_IN_NAME is not None:
+            found = self.SPLIT_IN_NAME.search(PurePath(self.annotations).name)
+            if found is not None:
+                return found.group(1).replace("-", "_")
         return re.sub(r"[^A-Za-z0-9_]+", "_", self.split).strip("_") if self.split else "all"
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from pipelines.drafts import Draft, Place, Problem, drafted_from_files
 from pipelines.grouping import Repeats, grouped
@@ -23,12 +22,10 @@ _ID_DIGITS = 12  # COCO's own file names pad the image id to twelve digits
 class Config(SourceConfig):
     """`split` only names the split; where it is not given, it is read off a name such as `captions_val2017.json`."""
 
+    SPLIT_IN_NAME: ClassVar = _SPLIT_IN_NAME
+
     media: str
     """The folder that holds the pictures."""
-
-    def split_name(self) -> str:
-        found = _SPLIT_IN_NAME.search(PurePath(self.annotations).name)
-        return found.group(1) if self.split is None and found else super().split_name()
 
 
 def build(config: Config, target: Target) -> Source:

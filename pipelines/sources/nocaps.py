@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.drafts import Draft, Place, drafted_from_files
 from pipelines.media_folder import MediaFolder
@@ -22,12 +21,10 @@ _SPLIT_IN_NAME = re.compile(r"nocaps_(val|test)")
 class Config(SourceConfig):
     """`split` only names the split; unset, it is read off the file's name."""
 
+    SPLIT_IN_NAME: ClassVar = _SPLIT_IN_NAME
+
     media: str
     """The folder of the pictures, named as in `file_name`, or by their OpenImages id."""
-
-    def split_name(self) -> str:
-        found = _SPLIT_IN_NAME.search(PurePath(self.annotations).name)
-        return found.group(1) if self.split is None and found else super().split_name()
 
 
 def build(config: Config, target: Target) -> Source:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.drafts import Draft, drafted_from_files
 from pipelines.media_folder import MediaFolder
-from pipelines.open_images import open_images_draft, open_images_rows, split_in_name
+from pipelines.open_images import SPLIT_IN_NAME, open_images_draft, open_images_rows
 from pipelines.questions import QuestionIds, annotators_answers, ask
 from pipelines.source import Source, SourceConfig, Target
 
@@ -15,12 +15,10 @@ from pipelines.source import Source, SourceConfig, Target
 class Config(SourceConfig):
     """`split` only names the split; unset, it is read off the file's name."""
 
+    SPLIT_IN_NAME: ClassVar = SPLIT_IN_NAME
+
     media: str
     """The folder of the pictures (`train_images`, `test_images`), or the one above it."""
-
-    def split_name(self) -> str:
-        found = split_in_name(self.annotations)
-        return found if self.split is None and found else super().split_name()
 
 
 def build(config: Config, target: Target) -> Source:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.drafts import Draft, Place, Problem, drafted_from_files
 from pipelines.media_folder import MediaFolder
@@ -13,18 +13,16 @@ from pipelines.raw_text import is_broken, printable, read_json
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 
-_SPLITS = ("train", "val", "test")
+_SPLIT_IN_NAME = re.compile(r"^(train|val|test)\.")
 
 
 class Config(SourceConfig):
     """`split` only names the split; unset, it is read off the file's name, `train.json`."""
 
+    SPLIT_IN_NAME: ClassVar = _SPLIT_IN_NAME
+
     media: str
     """The folder of the pictures, or the one that holds `train`, `val` and `test`."""
-
-    def split_name(self) -> str:
-        stem = PurePath(self.annotations).stem
-        return stem if self.split is None and stem in _SPLITS else super().split_name()
 
 
 def build(config: Config, target: Target) -> Source:

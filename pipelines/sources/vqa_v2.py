@@ -30,15 +30,12 @@ class Config(SourceConfig):
     """`split` only names the split; unset, it is read off the questions file, which says `train2014` inside or in its name."""
 
     LOCATIONS: ClassVar = ("annotations", "answers", "media")
+    SPLIT_IN_NAME: ClassVar = _SUBSET
 
     media: str
     """The folder of the pictures, or the one that holds `train2014`, `val2014`, … (or those of 2017)."""
     answers: str | None = None
     """The annotations file with the answers; unset: a test split, whose questions have none."""
-
-    def split_name(self) -> str:
-        found = _SUBSET.search(PurePath(self.annotations).name)
-        return found.group(1).replace("-", "_") if self.split is None and found else super().split_name()
 
 
 def build(config: Config, target: Target) -> Source:
