@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import PurePath
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pipelines.drafts import Draft, Place, drafted_from_files
 from pipelines.listed_media import ListedMedia
@@ -23,15 +22,13 @@ _SPLIT_IN_NAME = re.compile(r"(train|val|test)")
 class Config(SourceConfig):
     """`split` only names the split; unset, it is read off the file's name."""
 
+    SPLIT_IN_NAME: ClassVar = _SPLIT_IN_NAME
+
     media: str
     """The folder of the sounds, in any depth: `<youtube_id>_<start>`, `<youtube_id>`, `Y<youtube_id>` or `<audiocap_id>`, with
     the ending of any sound or clip."""
     files: Literal["cut", "whole"] = "cut"
     """Whether each file is the ten seconds that its captions are about, or all of the video; then the span is noted."""
-
-    def split_name(self) -> str:
-        found = _SPLIT_IN_NAME.search(PurePath(self.annotations).name)
-        return found.group(1) if self.split is None and found else super().split_name()
 
 
 def build(config: Config, target: Target) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePath
+from typing import ClassVar
 
 from pipelines.drafts import Draft, Place, drafted_from_files
 from pipelines.listed_media import ListedMedia
@@ -21,12 +21,10 @@ _SPLIT_IN_NAME = re.compile(r"(development|validation|evaluation)")
 class Config(SourceConfig):
     """`split` only names the split; unset, it is read off a name such as `clotho_captions_development.csv`."""
 
+    SPLIT_IN_NAME: ClassVar = _SPLIT_IN_NAME
+
     media: str
     """The folder of the sounds, or the one above it."""
-
-    def split_name(self) -> str:
-        found = _SPLIT_IN_NAME.search(PurePath(self.annotations).name)
-        return found.group(1) if self.split is None and found else super().split_name()
 
 
 def build(config: Config, target: Target) -> Source:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import PurePath
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.boxes import BoxedConfig, from_corner_and_size
 from pipelines.coco_objects import CocoObjects, drawn_size, is_id, picture_file, read_coco_objects
@@ -28,14 +27,12 @@ _SPLIT_IN_NAME = re.compile(r"instances_(train|val|test)")
 class Config(BoxedConfig):
     """`split` only names the split; unset, it is read off a name such as `instances_val2017.json`."""
 
+    SPLIT_IN_NAME: ClassVar = _SPLIT_IN_NAME
+
     media: str
     """The folder that holds the pictures."""
     crowds: bool = False
     """Take boxes around crowds as well."""
-
-    def split_name(self) -> str:
-        found = _SPLIT_IN_NAME.search(PurePath(self.annotations).name)
-        return found.group(1) if self.split is None and found else super().split_name()
 
 
 def build(config: Config, target: Target) -> Source:

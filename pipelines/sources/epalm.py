@@ -16,8 +16,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.coco_pictures import coco_file, coco_stem
 from pipelines.drafts import Draft, Place, drafted_from_files, usable_text
@@ -45,12 +44,10 @@ _SPLIT = re.compile(r"(train|val|valid|testdev|test)(?![a-z]{2})")
 class Config(SourceConfig):
     """`split` only names the split; unset, it is read off the file's name."""
 
+    SPLIT_IN_NAME: ClassVar = _SPLIT
+
     media: str
     """The folder that `video` and `audio` are relative to, or that holds the pictures (of COCO also its train2014 and so on)."""
-
-    def split_name(self) -> str:
-        found = _SPLIT.search(PurePosixPath(self.annotations).name)
-        return found.group(1) if self.split is None and found else super().split_name()
 
 
 def build(config: Config, target: Target) -> Source:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import xxhash
 from pydantic import Field, NonNegativeInt, model_validator
@@ -48,6 +48,8 @@ _ONE_ALPHABET = bytes.maketrans(b"-_", b"+/")
 class Config(BoxedConfig):
     """`split` only names the split; unset, it is read off the file's name."""
 
+    SPLIT_IN_NAME: ClassVar = _SPLIT
+
     task: OfaTask | None = None
     """What the file is for; unset: told by `columns`."""
     columns: dict[str, NonNegativeInt] = Field(default_factory=dict)
@@ -65,10 +67,6 @@ class Config(BoxedConfig):
             why = told if self.columns else "neither task nor columns are given"
             raise ValueError(f"which task is it? {why}; set task to one of {', '.join(found or LAYOUTS)}")
         return self
-
-    def split_name(self) -> str:
-        found = _SPLIT.search(Path(self.annotations).name)
-        return found.group(1) if self.split is None and found else super().split_name()
 
     def layout(self) -> tuple[OfaTask, Layout, Mapping[str, int]]:
         """The task, how it is read, and where its columns are."""

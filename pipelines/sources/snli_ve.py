@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import PurePath
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.drafts import Draft, Place, Problem, drafted_from_files, usable_text
 from pipelines.json_lines import read_json_lines
@@ -28,12 +27,10 @@ _LABELS = frozenset({"entailment", "neutral", "contradiction"})
 class Config(SourceConfig):
     """`split` only names the split; unset, it is read off a name such as `snli_ve_dev.jsonl`."""
 
+    SPLIT_IN_NAME: ClassVar = _SPLIT_IN_NAME
+
     media: str
     """The folder of Flickr30k's photos."""
-
-    def split_name(self) -> str:
-        found = _SPLIT_IN_NAME.search(PurePath(self.annotations).name)
-        return found.group(1) if self.split is None and found else super().split_name()
 
 
 def build(config: Config, target: Target) -> Source:
