@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,7 +112,13 @@ def stored_similarities(dataset: Dataset, shard: int, digest8: str) -> Scores:
 
 
 def write_selection(
-    dataset: Dataset, kept: npt.NDArray[np.bool_], *, column: str, digest8: str, card: Mapping[str, Any]
+    dataset: Dataset,
+    kept: npt.NDArray[np.bool_],
+    *,
+    column: str,
+    digest8: str,
+    card: Mapping[str, Any],
+    duplicate_of: Sequence[str | None] | None = None,
 ) -> None:
     """Write what is kept as a column that a stream takes for `select`.
 
@@ -121,22 +127,28 @@ def write_selection(
         kept: one truth value per annotation of the dataset, in its order.
         column: its name.
         digest8: of all that decides it.
-        card: what decides it.
+        card: what decides it, and what came of it.
+        duplicate_of: per record, the key of the one that is kept in its place; None where it is like none before it.
     """
-    start = 0
+    import pyarrow as pa
+
+    start = first = 0
     for shard, entry in enumerate(dataset.manifest):
         index = dataset.index(shard)
-        end = start + int(index.annotations.sum())
+        end, last = start + int(index.annotations.sum()), first + len(index)
+        values = _by_record({"keep": kept[start:end]}, index.annotations)
+        if duplicate_of is not None:
+            values = values.append_column("duplicate_of", pa.array(duplicate_of[first:last], pa.string()))
         write_sidecar(
             dataset.storage,
             column=column,
             digest8=digest8,
             shard=entry.name,
             keys=index.keys,
-            values=_by_record({"keep": kept[start:end]}, index.annotations),
+            values=values,
             card=card,
         )
-        start = end
+        start, first = end, last
 
 
 def _by_record(values: Mapping[str, npt.NDArray[Any]], counts: npt.NDArray[np.integer[Any]]) -> pa.Table:

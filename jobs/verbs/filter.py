@@ -24,7 +24,7 @@ from shards.reader import Dataset, open_dataset
 HELP = "keeps a share of the captions by their CLIP similarity, or near duplicates once, as a column that streams select by"
 
 SELECTION = "selection"
-SCHEMA = 1
+SCHEMA = 2  # 1 told neither the cut nor of what a picture is a duplicate
 
 Kept = npt.NDArray[np.bool_]
 
@@ -83,6 +83,7 @@ class Summary:
     pictures_kept: int
     unreadable: int  # pictures without an embedding: never kept
     lowest: float | None  # similarity of what is kept
+    groups: int | None  # of pictures that are nearly the same; None where nothing was asked about them
     seconds: float
 
 
@@ -99,10 +100,11 @@ def run(config: Config, *, dry_run: bool) -> int:
     with cluster_for(config):
         done = choose(config, dataset)
     lowest = "" if done.lowest is None else f", similarity from {done.lowest:.4f}"
+    groups = "" if done.groups is None else f", {done.groups:,} groups of near duplicates"
     unreadable = f", {done.unreadable:,} pictures could not be read" if done.unreadable else ""
     print(
         f"{done.column}: {done.kept:,} of {done.captions:,} captions and {done.pictures_kept:,} of {done.pictures:,} pictures "
-        f"kept{lowest}{unreadable}; {done.seconds:.0f} s; train with streams.<name>.select={done.column}"
+        f"kept{lowest}{groups}{unreadable}; {done.seconds:.0f} s; train with streams.<name>.select={done.column}"
     )
     return 0
 
@@ -116,15 +118,25 @@ def choose(config: Config, dataset: Dataset) -> Summary:
     stage.complete(config, dataset)
     similarities = _similarities(config, dataset, embedder)
     groups = _owners(dataset)
+    duplicate_of: list[str | None] | None = None
     if config.by == "similarity":
         kept = kept_by_similarity(config, similarities, groups)
     else:
-        kept = _first_of_its_kind(config, dataset, embedding_digest8(embedder))[groups]
+        is_first, duplicate_of = _duplicates(config, dataset, embedding_digest8(embedder))
+        kept = is_first[groups]
     if not kept.any():
         raise DatasetError(f"{dataset.path}: nothing would be kept; raise keep, or set last_caption=keep")
     card = {"schema": SCHEMA, "embedder": embedder, "dataset": dataset.digest, "rule": config.rule}
     digest8 = digest({"column": config.column, **card})[:8]
-    write_selection(dataset, kept, column=config.column, digest8=digest8, card=card)
+    outcome = {"captions": len(kept), "kept": int(kept.sum()), "cut": _cut(config, similarities)}
+    write_selection(
+        dataset,
+        kept,
+        column=config.column,
+        digest8=digest8,
+        card={**card, "outcome": outcome},
+        duplicate_of=duplicate_of,
+    )
     return Summary(
         column=f"{config.column}-{digest8}",
         captions=len(kept),
@@ -133,6 +145,7 @@ def choose(config: Config, dataset: Dataset) -> Summary:
         pictures_kept=len(np.unique(groups[kept])),
         unreadable=len(np.unique(groups[np.isnan(similarities)])),
         lowest=float(np.nanmin(similarities[kept])) if config.by == "similarity" else None,
+        groups=None if duplicate_of is None else len(set(duplicate_of) - {None}),
         seconds=round(time.monotonic() - started, 2),
     )
 
@@ -165,10 +178,23 @@ def _owners(dataset: Dataset) -> npt.NDArray[np.int64]:
     return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
 
 
-def _first_of_its_kind(config: Config, dataset: Dataset, digest8: str) -> Kept:
-    """Say of each picture whether it is the first among those that are nearly the same: (N,)."""
+def _cut(config: Config, similarities: npt.NDArray[np.float32]) -> float | None:
+    """The similarity from which captions are in the share that is kept of the dataset; None where no one number says it."""
+    if config.by != "similarity" or config.per != "dataset":
+        return None
+    places = best_of_all(similarities, config.keep)
+    return float(similarities[places[-1]]) if len(places) else None
+
+
+def _duplicates(config: Config, dataset: Dataset, digest8: str) -> tuple[Kept, list[str | None]]:
+    """Find the pictures that are nearly the same.
+
+    Returns:
+        (N,) whether a picture is the first of its kind; and for each that is not, the key of the one that is.
+    """
     parts = [stored_vectors(dataset, shard, digest8) for shard in range(len(dataset.manifest))]
     vectors = np.concatenate([part for part in parts if part is not None])
     first = near_duplicates(vectors, likeness=config.likeness)
     kept: Kept = (first == np.arange(len(first))) & np.isfinite(vectors).all(axis=1)
-    return kept
+    keys = [key for shard in range(len(dataset.manifest)) for key in dataset.index(shard).keys]
+    return kept, [None if place == own else keys[place] for own, place in enumerate(first.tolist())]
