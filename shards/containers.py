@@ -41,7 +41,9 @@ def container_of(data: bytes) -> Container:
         raise MediaProblem("zero_size", "the file is empty")
     found = _iso(data) or _riff(data) or _matroska(data) or _other(data)
     if found is None:
-        raise MediaProblem("not_media", f"no clip and no sound; it starts with {data[:16]!r}")
+        raise MediaProblem(
+            "not_media", f"no clip and no sound of a kind that is read here; it starts with {data[:16]!r}"
+        )
     return found
 
 
@@ -56,6 +58,8 @@ def check_whole(data: bytes, container: Container) -> None:
         missing = _riff_end(data) - len(data)
     elif container.format == "matroska":
         missing = _matroska_end(data) - len(data)
+    elif container.format == "mpegts":
+        missing = -len(data) % _TS_PACKET
     elif container.format == "ogg" and not _ogg_ends(data):
         raise MediaProblem("truncated_media", f"its last page is not marked as the end, {len(data)} bytes")
     if missing > 0:

@@ -92,12 +92,14 @@ def _read(opened: Any, stream: Any) -> _Pictures:
             ):  # a decoder may want several packets, and the empty one at the end, before its first picture
                 size = next((displayed_size(frame) for frame in packet.decode()), None)
             if packet.size and not packet.is_discard:
-                last, last_key = packet, packet if packet.is_keyframe else last_key
+                last = packet
+                last_key = packet if packet.is_keyframe else last_key
                 times.append(packet.pts if packet.pts is not None else packet.dts or 0)
                 spans.append(packet.duration or 0)
         if last is None:
             raise MediaProblem("zero_size", "the clip holds no pictures")
-        if size is None or not any(bytes(last)) or not _decodes(stream, last_key or last):
+        # A clip cut without re-encoding may begin behind its only key frame; its first picture has been decoded already.
+        if size is None or not any(bytes(last)) or (last_key is not None and not _decodes(stream, last_key)):
             raise MediaProblem("truncated_media", f"its pictures cannot be decoded, {len(times)} are listed")
     except (av.FFmpegError, ValueError) as problem:
         raise MediaProblem("truncated_media", f"it breaks off behind frame {len(times)}: {problem}") from problem

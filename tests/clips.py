@@ -57,6 +57,20 @@ def clip_bytes(
     return output.getvalue()
 
 
+def cut_without_encoding(data: bytes, *, hidden: int, fps: int = 10) -> bytes:
+    """The MP4 that begins `hidden` frames later: its packets are copied from the key frame on, an edit list hides the first."""
+    output = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(output, "w", format="mp4") as muxer:
+        stream = source.streams.video[0]
+        copy = muxer.add_stream_from_template(stream)
+        shift = round(hidden / fps / stream.time_base)
+        for packet in source.demux(stream):
+            if packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+                muxer.mux(packet)
+    return output.getvalue()
+
+
 def sound_bytes(*, rate: int = 8000, seconds: float = 0.5, channels: int = 1, volume: float = 0.5) -> bytes:
     """A WAV of a tone of 16 bits."""
     output = io.BytesIO()

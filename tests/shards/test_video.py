@@ -6,7 +6,7 @@ import pytest
 
 from shards.media import probe_media
 from shards.records import MediaProblem
-from tests.clips import clip_bytes, sound_bytes, turned
+from tests.clips import clip_bytes, cut_without_encoding, sound_bytes, turned
 
 
 def reason(data: bytes, **limits: int) -> str:
@@ -27,6 +27,11 @@ def test_a_variable_rate_is_an_average_over_the_frames_that_are_there() -> None:
     assert media.duration_s is not None
     assert media.duration_s >= 2.0
     assert media.fps == pytest.approx(5 / media.duration_s)
+
+
+def test_a_clip_may_begin_behind_its_only_key_frame() -> None:
+    media = probe_media(cut_without_encoding(clip_bytes(frames=20, fps=10), hidden=8), kind="video")
+    assert (media.frames, media.duration_s) == (12, 1.2)
 
 
 def test_the_sound_of_a_clip_is_noted() -> None:
