@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from string import ascii_lowercase, digits
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FILE = "vocab.txt"
+# In every trained vocabulary, so that what a later task asks or answers ("how many? 3") can be spelled, if only by letters.
+ALPHABET = frozenset(ascii_lowercase + digits)
 
 
 class WordPiece:
@@ -133,7 +136,8 @@ def train_wordpiece(texts: Iterable[str], *, vocab_size: int, path: str | Path, 
 
     Args:
         texts: any number of texts; only their word counts are held in memory.
-        vocab_size: words at most, the special ones included; the characters of the texts are always kept.
+        vocab_size: words at most, the special ones included; letters, digits and the characters of the texts are always
+            kept.
         path: the file to write, or an existing folder for its `vocab.txt`.
         min_frequency: how often a piece must occur to become a word.
 
@@ -154,8 +158,8 @@ def train_wordpiece(texts: Iterable[str], *, vocab_size: int, path: str | Path, 
         counts.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal))
     if not counts:
         raise ValueError("no text to train a vocabulary on; check that the dataset has captions")
-    starts = sorted({word[0] for word in counts})
-    inner = sorted({f"##{letter}" for word in counts for letter in word[1:]})
+    starts = sorted({word[0] for word in counts} | ALPHABET)
+    inner = sorted({f"##{letter}" for letter in ALPHABET.union(*(word[1:] for word in counts))})
     trainer = WordPieceTrainer(
         vocab_size=max(vocab_size, len(SPECIALS) + len(starts) + len(inner)),
         min_frequency=min_frequency,

@@ -19,17 +19,23 @@ def test_the_same_texts_in_any_order_give_the_same_vocabulary(tmp_path: Path) ->
     files = []
     for attempt in range(3):
         random.Random(attempt).shuffle(texts := list(TEXTS))
-        files.append(train_wordpiece(texts, vocab_size=60, path=tmp_path / f"{attempt}.txt").read_bytes())
+        files.append(train_wordpiece(texts, vocab_size=100, path=tmp_path / f"{attempt}.txt").read_bytes())
     assert files[0] == files[1] == files[2]
 
 
 def test_a_trained_vocabulary_spells_every_training_text(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(train_wordpiece(TEXTS, vocab_size=60, path=tmp_path))
+    tokenizer = load_tokenizer(train_wordpiece(TEXTS, vocab_size=100, path=tmp_path))
     assert tokenizer.words[: len(SPECIALS)] == SPECIALS
-    assert len(tokenizer) <= 60
+    assert len(tokenizer) <= 100
     for text in TEXTS:
         assert tokenizer.decode(tokenizer.encode(text)) == text.replace("é", "e")
-    assert tokenizer.encode("zebra") == [tokenizer.cls_id, tokenizer.ids["[UNK]"]]
+    assert tokenizer.encode("дом") == [tokenizer.cls_id, tokenizer.ids["[UNK]"]]
+
+
+def test_words_and_numbers_of_a_later_task_can_be_spelled(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(train_wordpiece(TEXTS, vocab_size=100, path=tmp_path))
+    assert tokenizer.decode(tokenizer.encode("how many zebras? 3")).startswith("how many zebras")
+    assert len({tuple(tokenizer.encode(str(count))) for count in range(120)}) == 120
 
 
 def test_letters_are_kept_where_the_size_asked_for_is_too_small(tmp_path: Path) -> None:
