@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 from pipelines.coco_pictures import coco_file
 from pipelines.json_stream import stream_json
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import printable
+from pipelines.raw_text import id_text, printable
 from shards.errors import InputError
 
 _COCO_NAME = re.compile(r"(?:COCO_([a-z]+\d{4})_)?(\d{12})\.jpg")
@@ -31,12 +31,12 @@ class CocoObjects:
 
     images: Sequence[Mapping[str, Any]]
     annotations: Sequence[Mapping[str, Any]]
-    categories: Mapping[int, str]
-    licences: Mapping[int, str]  # short names, `CC BY 2.0` where the licence's address says so
+    categories: Mapping[str, str]  # by id
+    licences: Mapping[str, str]  # by id: short names, `CC BY 2.0` where the licence's address says so
 
     def licence(self, image: Mapping[str, Any]) -> str | None:
-        raw = image.get("license")
-        return self.licences.get(raw) if isinstance(raw, int) else None
+        id = id_text(image.get("license"))
+        return None if id is None else self.licences.get(id)
 
 
 def read_coco_objects(path: str, *, key: str) -> CocoObjects:
@@ -68,11 +68,11 @@ def read_coco_objects(path: str, *, key: str) -> CocoObjects:
         images=lists["images"],
         annotations=lists["annotations"],
         categories={
-            row["id"]: printable(row["name"])
+            id: printable(row["name"])
             for row in lists["categories"]
-            if is_id(row.get("id")) and isinstance(row.get("name"), str)
+            if (id := id_text(row.get("id"))) is not None and isinstance(row.get("name"), str)
         },
-        licences=_licences(lists["licenses"]),
+        licences=licence_names(lists["licenses"]),
     )
 
 
@@ -96,11 +96,13 @@ def is_id(raw: Any) -> TypeGuard[int]:
     return isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0
 
 
-def _licences(rows: Sequence[Mapping[str, Any]]) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for row in rows:
-        if is_id(row.get("id")):
+def licence_names(rows: Any) -> dict[str, str]:
+    """COCO's list of licences by id: `CC BY 2.0` where a licence's address says so, else the name as it stands."""
+    names: dict[str, str] = {}
+    for row in rows if isinstance(rows, list) else ():
+        id = id_text(row.get("id")) if isinstance(row, dict) else None
+        if id is not None:
             found = _CREATIVE_COMMONS.search(str(row.get("url")))
             short = f"CC {found.group(1).upper()} {found.group(2)}" if found else str(row.get("name"))
-            names[row["id"]] = printable(short)
+            names[id] = printable(short)
     return names

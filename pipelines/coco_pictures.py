@@ -28,9 +28,10 @@ def coco_file(folder: MediaFolder, image_id: int, *, subset: str) -> str:
     return next((name for name in _names(image_id, subset) if folder.size(name) is not None), official)
 
 
-def coco_stem(image_id: int) -> str:
+def coco_stem(image_id: int | str) -> str:
     """The stem of a COCO picture's key: the same for every dataset that is annotated on it."""
-    return f"{image_id:0{_DIGITS}d}"
+    id = str(image_id)
+    return id.zfill(_DIGITS) if id.isdecimal() else id
 
 
 def _names(image_id: int, subset: str) -> Iterator[str]:

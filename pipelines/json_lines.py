@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.raw_text import check_file
+from pipelines.raw_text import check_file, decode_json
 from shards.errors import InputError
 
 
@@ -39,7 +39,7 @@ def read_json_lines(path: str, *, key: str, must_have: str, what: str) -> Iterat
             if not line.strip():
                 continue
             try:
-                fields = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape"))
+                fields = decode_json(line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape"))
             except json.JSONDecodeError as error:
                 raise InputError(
                     f"{key}: {path}, line {number}: no valid JSON ({error.msg}); it is not {what}, or was truncated: "

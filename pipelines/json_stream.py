@@ -132,6 +132,8 @@ class _Window:
                     raise self._error(error.msg, at=error.pos) from error
             except RecursionError as error:
                 raise self._error("nested too deeply", at=self._at) from error
+            except ValueError as error:  # of Python's limit for whole numbers; no JSON is wrong with it
+                raise self._error("a number of too many digits", at=self._at) from error
             else:
                 if len(self._text) - end > _EXPONENT or not self._more():  # a number may go on behind the window
                     self._at = end

@@ -49,6 +49,8 @@ class MediaFolder:
                 raise MediaProblem("outside_media", f"{file} leads out of {self.root}")
             return open_storage(self.root).read(file)
         except FileNotFoundError as error:
+            if is_remote(file):
+                raise MediaProblem("remote_media", f"{file} is a URL, and URLs are not fetched") from error
             raise MediaProblem("missing_media", f"{file} is not in the media folder") from error
         except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
             raise MediaProblem("missing_media", f"{file} cannot be read: {error}") from error

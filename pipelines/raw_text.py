@@ -16,6 +16,7 @@ from typing import Any
 from shards.errors import InputError
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\3\4": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 def is_broken(text: str) -> bool:
@@ -36,7 +37,7 @@ def check_file(path: str, *, key: str) -> None:
         key: the config key that named it, for the message.
 
     Raises:
-        InputError: there is no such file, it is empty, or it is UTF-16.
+        InputError: there is no such file, it is empty, UTF-16 or compressed.
     """
     file = Path(path)
     if not file.is_file():
@@ -51,6 +52,11 @@ def check_file(path: str, *, key: str) -> None:
         ) from error
     if not head.strip():
         raise InputError(f"{key}: {file.absolute()} is empty; download or unpack it again")
+    packed = next((name for start, name in _PACKED.items() if head.startswith(start)), None)
+    if packed is not None:
+        raise InputError(
+            f"{key}: {file.absolute()} is compressed ({packed}); unpack it and give the file that was in it"
+        )
     if head.startswith(_UTF16_MARKS):
         raise InputError(f"{key}: {file.absolute()} is UTF-16 text; save it as UTF-8")
 
@@ -60,12 +66,31 @@ def read_json(path: str, *, key: str) -> Any:
     check_file(path, key=key)
     text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
     try:
-        return json.loads(text)
+        return decode_json(text)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{key}: {path} is no valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); "
             "the file may be truncated, download or unpack it again"
         ) from error
+
+
+def decode_json(text: str) -> Any:
+    """Decode one JSON text; whatever it holds that Python cannot take is a `json.JSONDecodeError`, too."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError as error:
+        raise json.JSONDecodeError("nested too deeply", text, 0) from error
+    except ValueError as error:
+        raise json.JSONDecodeError("a number of too many digits", text, 0) from error
+
+
+def id_text(raw: Any) -> str | None:
+    """An id as text, None where the value is none: whole numbers and texts are, and so is 7.0, as data frames write the id 7."""
+    if isinstance(raw, float) and raw.is_integer():
+        raw = int(raw)
+    return printable(str(raw)) if isinstance(raw, int | str) and not isinstance(raw, bool) and raw != "" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

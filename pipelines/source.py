@@ -82,7 +82,12 @@ class SourceConfig(Config):
             found = self.SPLIT_IN_NAME.search(PurePath(self.annotations).name)
             if found is not None:
                 return found.group(1).replace("-", "_")
-        return re.sub(r"[^A-Za-z0-9_]+", "_", self.split).strip("_") if self.split else "all"
+        return spelt_split(self.split) if self.split else "all"
+
+
+def spelt_split(name: str) -> str:
+    """A split's name in the letters that keys allow; of a name in another script a hash stays."""
+    return re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_") or xxhash.xxh3_64_hexdigest(name.encode())
 
 
 class Source(Protocol):

@@ -12,17 +12,22 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import xxhash
 
-from pipelines.raw_text import check_file, delimiter_of, read_rows
+from pipelines.json_stream import TOP, stream_json
+from pipelines.raw_text import check_file, decode_json, delimiter_of, read_rows
 from shards.errors import InputError
 
 KEY = "source.annotations"
 _BATCH_ROWS = 64  # of a Parquet file at a time: pictures are large
 _PLANNED_ROWS = 1024  # of a Parquet file at a time while planning: a text may still be a picture in base64
+_ENDINGS = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".pq"})
+_HEAD = 4096  # bytes in which a JSON file has begun
+_ROWS_LOOKED_AT = 1000  # for the names of columns, where each row has its own
 Address = Mapping[str, Any]  # JSON values; opaque to everyone but the table
 
 
@@ -72,15 +77,19 @@ def open_tables(pattern: str) -> dict[str, Table]:
 
 
 def _open(path: str) -> Table:
-    check_file(path, key=KEY)
     ending = Path(path).suffix.lower()
+    if ending not in _ENDINGS and Path(path).is_file():
+        raise InputError(
+            f"{KEY}: {path} is no table that is known here by its ending; use .csv, .tsv, .jsonl or .parquet, unpacked"
+        )
+    check_file(path, key=KEY)
     if ending in {".parquet", ".pq"}:
         return ParquetTable(path)
-    if ending in {".jsonl", ".ndjson"}:
-        return JsonLinesTable(path)
-    if ending in {".csv", ".tsv", ".txt"}:
-        return DelimitedTable(path)
-    raise InputError(f"{KEY}: {path} is no table that is known here by its ending; use .csv, .tsv, .jsonl or .parquet")
+    if ending == ".json":
+        with Path(path).open("rb") as file:
+            is_list = file.read(_HEAD).decode("utf-8-sig", "replace").lstrip().startswith("[")
+        return JsonListTable(path) if is_list else JsonLinesTable(path)
+    return JsonLinesTable(path) if ending in {".jsonl", ".ndjson"} else DelimitedTable(path)
 
 
 @dataclass(slots=True)
@@ -122,13 +131,12 @@ class DelimitedTable:
 
 @dataclass(slots=True)
 class JsonLinesTable:
-    """One JSON object per line; the columns are the keys of the first."""
+    """One JSON object per line; the columns are the keys of the first ones, which may each leave some out."""
 
     path: str
 
     def columns(self) -> Sequence[str]:
-        first = next(self._objects(), None)
-        return tuple(first[1]) if first else ()
+        return _keys(self._objects())
 
     def holds_bytes(self, column: str) -> bool:
         return False
@@ -149,12 +157,48 @@ class JsonLinesTable:
                 if not line.strip():
                     continue
                 try:
-                    values = json.loads(line.decode("utf-8-sig", "surrogateescape"))
+                    values = decode_json(line.decode("utf-8-sig", "surrogateescape"))
                 except json.JSONDecodeError as error:
                     raise InputError(f"{KEY}: {self.path}, line {number}: no valid JSON ({error.msg})") from error
                 if not isinstance(values, dict):
                     raise InputError(f"{KEY}: {self.path}, line {number}: not a JSON object; each line must be one")
                 yield address, values
+
+
+@dataclass(slots=True)
+class JsonListTable:
+    """One JSON list of objects, as `JsonLinesTable`. Cells are read again going forward, as a unit's rows are in order."""
+
+    path: str
+    _ahead: Iterator[tuple[int, Mapping[str, Any]]] = field(init=False, default_factory=lambda: iter(()))
+    _row: tuple[int, Mapping[str, Any]] = field(init=False, default=(-1, {}))
+
+    def columns(self) -> Sequence[str]:
+        return _keys(self._objects())
+
+    def holds_bytes(self, column: str) -> bool:
+        return False
+
+    def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
+        size = Path(self.path).stat().st_size  # see `ParquetTable`
+        for row, values in self._objects():
+            cells = {column: values.get(column) for column in columns}
+            yield TableRow(number=row + 1, values=cells, address={"row": row, "file_bytes": size})
+
+    def cell(self, address: Address, column: str) -> Any:
+        if address["row"] < self._row[0]:
+            self._row = (-1, {})
+        if self._row[0] < 0:
+            self._ahead = self._objects()
+        while self._row[0] < address["row"]:
+            self._row = next(self._ahead)
+        return self._row[1].get(column)
+
+    def _objects(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        for row, (name, values) in enumerate(stream_json(self.path, key=KEY)):
+            if name != TOP or not isinstance(values, dict):
+                raise InputError(f"{KEY}: {self.path}, element {row} of its list is no JSON object; each must be one")
+            yield row, values
 
 
 @dataclass(slots=True)
@@ -246,6 +290,10 @@ def fingerprint(value: Any) -> str | None:
     if isinstance(value, str):
         return xxhash.xxh3_64_hexdigest(value.encode("utf-8", "surrogateescape"))
     return None
+
+
+def _keys(rows: Iterator[tuple[Any, Mapping[str, Any]]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for _, values in islice(rows, _ROWS_LOOKED_AT) for key in values))
 
 
 def _slice(path: str, address: Address) -> bytes:

@@ -6,17 +6,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NoReturn
 
+from pipelines.coco_objects import licence_names
+from pipelines.coco_pictures import coco_stem
 from pipelines.drafts import Draft, Place, Problem, drafted_from_files
 from pipelines.grouping import Repeats, grouped
 from pipelines.json_stream import TOP, stream_json
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import is_broken, printable
+from pipelines.raw_text import id_text, is_broken, printable
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 
 _SPLIT_IN_NAME = re.compile(r"captions_(train|val|test)")
-_CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)")
-_ID_DIGITS = 12  # COCO's own file names pad the image id to twelve digits
 
 
 class Config(SourceConfig):
@@ -35,7 +35,7 @@ def build(config: Config, target: Target) -> Source:
 
 def _pictures(path: str) -> Iterator[Draft]:
     """Join `images` and `annotations` by image id; sorted by id, the second of two equal ids a reject of its own."""
-    licences: dict[Any, str] = {}
+    licences: dict[str, str] = {}
     ids = Repeats()
     for image_id, rows in grouped(_rows(path, licences, ids), order=lambda id: (len(id), id)):
         if not ids.is_settled:  # all rows have been read by now, and the licences, wherever in the file they stand
@@ -43,8 +43,11 @@ def _pictures(path: str) -> Iterator[Draft]:
         images = [row[1:] for row in rows if row[0] == "image"]
         pictures = [_picture(image, number, licences=licences) for number, image in images]
         if not pictures:
+            where = f"annotations[{rows[0][1]}]"
             problem: Problem = ("missing_media", "captions name an image that `images` lacks")
-            pictures = [Draft(id=image_id, stem=_stem(image_id), problem=problem)]
+            if image_id == where:
+                problem = ("missing_field", f"{where} has no `image_id`")
+            pictures = [Draft(id=image_id, stem=coco_stem(image_id), problem=problem)]
         for repeated, (number, _) in zip(pictures[1:], images[1:], strict=True):
             repeated.problem = ("duplicate_id", f"images[{number}] repeats the id of an earlier image")
         for kind, number, *annotation in rows:
@@ -53,7 +56,7 @@ def _pictures(path: str) -> Iterator[Draft]:
         yield from pictures
 
 
-def _rows(path: str, licences: dict[Any, str], ids: Repeats) -> Iterator[tuple[str, tuple[Any, ...]]]:
+def _rows(path: str, licences: dict[str, str], ids: Repeats) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Stream images and captions by image id; fills `licences` and `ids` on its way.
 
     Yields:
@@ -68,7 +71,7 @@ def _rows(path: str, licences: dict[Any, str], ids: Repeats) -> Iterator[tuple[s
     for name, value in stream_json(path, key="source.annotations", lists=(TOP, *counts)):
         members.add(name)
         if name == "licenses":
-            licences.update(_licences(value))
+            licences.update(licence_names(value))
         elif name in counts and isinstance(value, dict):
             number, counts[name] = counts[name], counts[name] + 1
             if name == "images":
@@ -77,7 +80,7 @@ def _rows(path: str, licences: dict[Any, str], ids: Repeats) -> Iterator[tuple[s
                 continue
             captioned = captioned or "caption" in value
             where = f"annotations[{number}]"
-            id = _id(value["id"], where=where) if "id" in value else None
+            id = id_text(value.get("id"))
             at = None if id is None else ids.note(id)
             yield _id(value.get("image_id"), where=where), ("caption", number, id, at, value.get("caption"))
         elif name in counts or name == TOP:
@@ -103,20 +106,19 @@ def _refuse(path: str, name: str, members: set[str], *, is_empty: bool) -> NoRet
 
 def _annotation_ids(path: str) -> Iterator[str]:
     """The ids of all captions that have one, as `_rows` notes them."""
-    number = 0
     for name, value in stream_json(path, key="source.annotations", lists=("images", "annotations")):
         if name == "annotations":
-            if "id" in value:
-                yield _id(value["id"], where=f"annotations[{number}]")
-            number += 1
+            id = id_text(value.get("id"))
+            if id is not None:
+                yield id
 
 
-def _picture(image: Mapping[str, Any], number: int, *, licences: Mapping[Any, str]) -> Draft:
+def _picture(image: Mapping[str, Any], number: int, *, licences: Mapping[str, str]) -> Draft:
     where = f"images[{number}]"
     id = _id(image.get("id"), where=where)
-    picture = Draft(id=id, stem=_stem(id), licence=licences.get(_hashable(image.get("license"))))
+    picture = Draft(id=id, stem=coco_stem(id), licence=licences.get(id_text(image.get("license")) or ""))
     file = image.get("file_name")
-    if "id" not in image:
+    if id == where:
         picture.problem = ("missing_field", f"{where} has no `id`")
     elif not isinstance(file, str) or not file:
         picture.problem = ("missing_field", f"{where} has no `file_name`")
@@ -136,22 +138,5 @@ def _add(picture: Draft, id: str | None, at: int | None, text: Any, *, where: st
 
 
 def _id(raw: Any, *, where: str) -> str:
-    return printable(str(raw)) if isinstance(raw, int | str) and raw != "" else where
-
-
-def _stem(id: str) -> str:
-    return id.zfill(_ID_DIGITS) if id.isdecimal() else id
-
-
-def _hashable(raw: Any) -> int | str | None:
-    return raw if isinstance(raw, int | str) else None
-
-
-def _licences(licences: Any) -> dict[Any, str]:
-    """Licence id → short name, `CC BY 2.0` where the licence's address says so, else the name as it stands."""
-    names: dict[Any, str] = {}
-    for licence in licences if isinstance(licences, list) else ():
-        found = _CREATIVE_COMMONS.search(str(licence.get("url")))
-        name = f"CC {found.group(1).upper()} {found.group(2)}" if found else str(licence.get("name"))
-        names[_hashable(licence.get("id"))] = name
-    return names
+    """An id as text; where it is none, its row stands for itself."""
+    return id_text(raw) or where

@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pipelines.boxes import BoxedConfig, from_corner_and_size
-from pipelines.coco_objects import CocoObjects, drawn_size, is_id, picture_file, read_coco_objects
+from pipelines.coco_objects import CocoObjects, drawn_size, picture_file, read_coco_objects
 from pipelines.coco_pictures import coco_stem
-from pipelines.drafts import Draft, Place, drafted_from_files
+from pipelines.drafts import Draft, Place, Problem, drafted_from_files
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import is_broken, printable
+from pipelines.raw_text import id_text, is_broken, printable
 from pipelines.source import Source, Target
 from shards.media import MediaProblem
 from shards.records import Detection
 
-_SPLIT_IN_NAME = re.compile(r"instances_(train|val|test)")
+_SPLIT_IN_NAME = re.compile(r"(?:instances|person_keypoints)_(train|val|test)")
 
 
 class Config(BoxedConfig):
@@ -57,10 +57,11 @@ def _pictures(config: Config, folder: MediaFolder) -> list[Draft]:
     taken: set[str] = set()
     for number, annotation in enumerate(objects.annotations):
         where = f"annotations[{number}]"
-        image_id = str(annotation["image_id"]) if is_id(annotation.get("image_id")) else where
-        unlisted = Draft(
-            id=image_id, stem=image_id, problem=("missing_media", "objects name an image that `images` lacks")
-        )
+        image_id = id_text(annotation.get("image_id"))
+        problem: Problem = ("missing_media", "objects name an image that `images` lacks")
+        if image_id is None:
+            image_id, problem = where, ("missing_field", f"{where} has no `image_id`")
+        unlisted = Draft(id=image_id, stem=image_id, problem=problem)
         picture = pictures.setdefault(image_id, unlisted)
         with picture.refusing(printable(str(annotation.get("id", where)))):
             picture.annotations.append(
@@ -70,10 +71,10 @@ def _pictures(config: Config, folder: MediaFolder) -> list[Draft]:
 
 
 def _picture(image: Mapping[str, Any], objects: CocoObjects, *, where: str, folder: MediaFolder) -> Draft:
-    raw, file = image.get("id"), image.get("file_name")
-    if not is_id(raw):
+    id, file = id_text(image.get("id")), image.get("file_name")
+    if id is None:
         return Draft(id=where, stem=where, problem=("missing_field", f"{where} has no `id`"))
-    picture = Draft(id=str(raw), stem=coco_stem(raw), licence=objects.licence(image), size=drawn_size(image))
+    picture = Draft(id=id, stem=coco_stem(id), licence=objects.licence(image), size=drawn_size(image))
     if not isinstance(file, str) or not file:
         picture.problem = ("missing_field", f"{where} has no `file_name`")
     elif is_broken(file):
@@ -84,19 +85,20 @@ def _picture(image: Mapping[str, Any], objects: CocoObjects, *, where: str, fold
 
 
 def _detection(
-    annotation: Mapping[str, Any], categories: Mapping[int, str], *, where: str, crowds: bool, taken: set[str]
+    annotation: Mapping[str, Any], categories: Mapping[str, str], *, where: str, crowds: bool, taken: set[str]
 ) -> Detection:
     """One object. Raises `MediaProblem` where it cannot be used, or is a crowd and crowds are not wanted."""
-    id = str(annotation["id"]) if is_id(annotation.get("id")) else None
+    id = id_text(annotation.get("id"))
     if id is not None and id in taken:
         raise MediaProblem("duplicate_id", f"{where} repeats the id of an earlier object")
     if id is not None:
         taken.add(id)
     if annotation.get("iscrowd") and not crowds:
         raise MediaProblem("filtered", f"{where} is a crowd; take crowds as well with source.crowds=true")
-    category = annotation.get("category_id")
-    if not is_id(category) or category not in categories:
-        raise MediaProblem("missing_field", f"{where}: category_id {category!r} is not among the categories")
+    category = id_text(annotation.get("category_id"))
+    if category is None or category not in categories:
+        raw = annotation.get("category_id")
+        raise MediaProblem("missing_field", f"{where}: category_id {raw!r} is not among the categories")
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
         raise MediaProblem("missing_field", f"{where} has no `bbox` of four numbers")

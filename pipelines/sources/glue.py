@@ -16,7 +16,7 @@ from pathlib import PurePath
 from pipelines.drafts import Draft, usable_text
 from pipelines.glue_tasks import COLA_HEADER, FOLDERS, GLUE, GlueTask, TaskColumns
 from pipelines.raw_text import is_broken, printable
-from pipelines.source import Source, SourceConfig, Target
+from pipelines.source import Source, SourceConfig, Target, spelt_split
 from pipelines.text_items import drafted_texts, numbered_stem, read_lines
 from shards.errors import InputError
 from shards.media import MediaProblem
@@ -40,7 +40,7 @@ class Config(SourceConfig):
     """Which task; unset: told by the folder's name (`RTE/train.tsv`) or by columns that only one task has."""
 
     def split_name(self) -> str:
-        return super().split_name() if self.split else PurePath(self.annotations).stem.replace("-", "_") or "all"
+        return super().split_name() if self.split else spelt_split(PurePath(self.annotations).stem)
 
 
 def build(config: Config, target: Target) -> Source:

@@ -133,6 +133,22 @@ def test_broken_bytes_in_the_file_cost_one_caption_and_not_the_run(convert: Any,
     assert done.reasons("annotation") == {"1": "broken_utf8"}
 
 
+def test_ids_may_be_texts_or_whole_floats_and_what_is_none_is_named(convert: Any, source: Any) -> None:
+    images = [image(i, f"{n}.jpg") for i, n in zip(["x/1", 7.0, "12", None, 1.5], "abcda", strict=True)]  # type: ignore[arg-type]
+    ids: list[Any] = ["x/1", 7, 12.0, None, 1.5]
+    done = convert(source(images, [caption(at, id, f"no. {at}") for at, id in enumerate(ids)]))
+    assert done.captions == {"x/1": ["no. 0"], "7": ["no. 1"], "12": ["no. 2"]}
+    named = {f"{rows}[{at}]": "missing_field" for rows in ("images", "annotations") for at in (3, 4)}
+    assert done.reasons() == named
+
+
+def test_a_list_of_licences_that_is_none_costs_nothing_but_the_licence(convert: Any, source: Any) -> None:
+    for licences in ("CC BY", [1, None, {"name": "x"}], {"4": "CC BY"}):
+        spec = source([image(7, "a.jpg", license=4)], [caption(1, 7, "x")], content={"licenses": licences})
+        (record,) = convert(spec).dataset.records()
+        assert record.origin.licence is None
+
+
 def test_limit_takes_the_first_images_by_id(convert: Any, source: Any) -> None:
     spec = source([image(i, f"{n}.jpg") for i, n in enumerate("dcba")], [caption(i, i, "x") for i in range(4)], limit=2)
     assert list(convert(spec).captions) == ["0", "1"]

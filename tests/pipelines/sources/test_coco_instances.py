@@ -45,6 +45,13 @@ def test_a_picture_becomes_one_record_with_all_its_objects(convert: Any, source:
     ]
 
 
+def test_ids_may_be_texts(convert: Any, source: Any) -> None:
+    objects = [{"id": "o1", "image_id": "p/1", "category_id": "c", "bbox": [1, 2, 3, 4]}]
+    categories = {"categories": [{"id": "c", "name": "dog"}]}
+    (record,) = convert(source([{"id": "p/1", "file_name": "a.jpg"}], objects, content=categories)).dataset.records()
+    assert (record.origin.id, record.annotations[0].id, record.annotations[0].label) == ("p/1", "o1", "dog")
+
+
 def test_crowds_are_refused_by_name_and_taken_on_demand(convert: Any, source: Any) -> None:
     images = [{"id": 1, "file_name": "a.jpg", **SIZE}]
     objects = [thing(1, 1, 0, 0, 4, 4), thing(2, 1, 0, 0, 12, 8, iscrowd=1)]

@@ -1,4 +1,4 @@
-"""Anybody's table: three file formats, three ways to hold a picture, lists and repeated rows of captions."""
+"""Anybody's table: four file formats, three ways to hold a picture, lists and repeated rows of captions."""
 
 from __future__ import annotations
 
@@ -29,11 +29,15 @@ def write_jsonl(path: Path, rows: Rows) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def write_json(path: Path, rows: Rows) -> None:
+    path.write_text(json.dumps(rows, indent=1))
+
+
 def write_parquet(path: Path, rows: Rows) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
 
 
-WRITERS = {"t.csv": write_csv, "t.jsonl": write_jsonl, "t.parquet": write_parquet}
+WRITERS = {"t.csv": write_csv, "t.jsonl": write_jsonl, "t.json": write_json, "t.parquet": write_parquet}
 
 
 @pytest.fixture
@@ -90,6 +94,20 @@ def test_bytes_in_parquet_are_read_across_row_groups_and_files(
     done = convert(spec, records_per_shard=3)
     assert [record.payload["jpg"] for record in done.dataset.records()] == pictures
     assert done.card.shards == 3
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_a_column_may_be_missing_from_the_first_rows(convert: Any, source: Any, photos: Path, name: str) -> None:
+    rows = [{"file": "a.jpg", "text": "one"}, {"file": "b.jpg", "text": "two", "id": "x2"}]
+    done = convert(source(name, rows, media=str(photos), columns={"image": "file", "caption": "text", "id": "id"}))
+    assert done.captions == {"x2": ["two"]}
+    assert done.reasons() == {f"{name} row 1": "missing_field"}
+
+
+def test_json_lines_may_be_called_json(convert: Any, source: Any, photos: Path, tmp_path: Path) -> None:
+    spec = source("t.jsonl", [{"file": "a.jpg", "text": "one"}], media=str(photos))
+    (tmp_path / "t.jsonl").rename(tmp_path / "t.json")
+    assert convert(spec | {"annotations": str(tmp_path / "t.json")}).captions == {"a.jpg": ["one"]}
 
 
 def test_bad_rows_are_named_rejects(convert: Any, source: Any, photos: Path, picture: Any) -> None:

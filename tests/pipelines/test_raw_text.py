@@ -1,0 +1,56 @@
+"""Annotation files as text: what is no text is said so, and what JSON allows beyond Python is a malformed file, not a crash."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.json_lines import read_json_lines
+from pipelines.json_stream import stream_json
+from pipelines.raw_text import id_text, read_json, read_rows
+from shards.errors import InputError
+
+READERS: dict[str, Callable[[str], object]] = {
+    "whole": lambda path: read_json(path, key="k"),
+    "stream": lambda path: list(stream_json(path, key="k")),
+    "lines": lambda path: list(read_json_lines(path, key="k", must_have="a", what="the right file")),
+    "rows": lambda path: list(read_rows(path, key="k", delimiter=",")),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+def test_a_compressed_file_is_said_to_be_one(reader: str, pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = tmp_path / "captions.json"
+    path.write_bytes(pack(b'{"a": 1}'))
+    with pytest.raises(InputError, match="is compressed .*; unpack it"):
+        READERS[reader](str(path))
+
+
+@pytest.mark.parametrize("reader", ["whole", "stream", "lines"])
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000], ids=["digits", "brackets"])
+def test_what_python_cannot_take_is_one_sentence(reader: str, value: str, tmp_path: Path) -> None:
+    path = tmp_path / "captions.json"
+    path.write_text(f'{{"a": {value}}}')
+    with pytest.raises(InputError, match="no valid JSON"):
+        READERS[reader](str(path))
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [(7, "7"), (7.0, "7"), ("7", "7"), ("x/y", "x/y"), (-1, "-1"), (2**70, str(2**70))],
+)
+def test_whole_numbers_and_texts_are_ids(raw: object, text: str) -> None:
+    assert id_text(json.loads(json.dumps(raw))) == text
+
+
+@pytest.mark.parametrize("raw", [None, True, "", 7.5, math.nan, math.inf, [7], {"id": 7}])
+def test_nothing_else_is_an_id(raw: object) -> None:
+    assert id_text(raw) is None
