@@ -201,6 +201,14 @@ def _noun_phrase(mention: Mention, rng: np.random.Generator) -> str:
     words = [pick(rng, SIZE_WORDS[mention.size])] if mention.size else []
     words += [mention.colour] if mention.colour else []
     if mention.count > 1:
-        return " ".join([COUNT_WORDS[mention.count], *words, PLURALS.get(noun, noun + "s")])
+        return " ".join([COUNT_WORDS[mention.count], *words, plural(noun)])
     words.append(noun)
-    return " ".join(["an" if words[0][0] in "aeiou" else "a", *words])
+    return " ".join([article(words[0]), *words])
+
+
+def plural(noun: str) -> str:
+    return PLURALS.get(noun, noun + "s")
+
+
+def article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from jobs.demo.backdrops import paint_backdrop
@@ -94,6 +95,20 @@ def render_jpeg(scene: Scene) -> bytes:
     buffer = io.BytesIO()
     render(scene).save(buffer, format="JPEG", quality=88, subsampling=0)
     return buffer.getvalue()
+
+
+@cache
+def extent(kind: Kind) -> tuple[float, float, float, float]:
+    """Find what a kind of thing covers of its own square: x0, y0, x1, y1 as shares of the square's side."""
+    from PIL import Image, ImageDraw
+
+    side, margin = 512, 64  # rims may reach a little beyond the square
+    canvas = Image.new("RGB", (side + 2 * margin, side + 2 * margin))
+    SHAPES[kind](Pen(ImageDraw.Draw(canvas), left=margin, top=margin, side=side, colour="red"))
+    covered = canvas.getbbox()
+    assert covered is not None
+    x0, y0, x1, y1 = ((edge - margin) / side for edge in covered)
+    return x0, y0, x1, y1
 
 
 def mix(first: Rgb, second: Rgb, share: float) -> Rgb:

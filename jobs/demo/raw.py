@@ -135,6 +135,16 @@ def split_size(split: Split, scale: float) -> int:
     return max(SMALLEST_SPLIT, round(SPLIT_SIZES[split] * scale))
 
 
+def scene_id(split: Split, number: int) -> int:
+    """The picture id of a split's scene, as in COCO's files."""
+    return FIRST_ID[split] + number
+
+
+def scene_captions(config: DemoRawConfig, split: Split, number: int, scene: Scene) -> tuple[str, ...]:
+    """What the caption file says of a split's scene."""
+    return _texts(scene, config, scene_id(split, number))
+
+
 def draw_world(config: DemoRawConfig) -> Mapping[Split, tuple[Scene, ...]]:
     """Draw all scenes. No two are the same, so nothing of the test split was ever seen in training."""
     known: set[tuple[object, ...]] = set()
@@ -170,14 +180,14 @@ def _write_split(
     items: list[RawItem] = []
     for item in _items(split, scenes, config):
         if item.jpeg is not None:
-            _write_once(folder / item.file_name, item.jpeg)
+            write_once(folder / item.file_name, item.jpeg)
         items.append(item)
         if on_item is not None:
             on_item(split)
     storage.replace(annotations, json.dumps(_coco(split, items), ensure_ascii=False).encode())
 
 
-def _write_once(path: Path, data: bytes) -> None:
+def write_once(path: Path, data: bytes) -> None:
     """Write a picture unless it is there; not synced to the disk one by one, because the annotation file comes last."""
     if not path.exists():
         part = path.with_suffix(".part")
@@ -187,8 +197,8 @@ def _write_once(path: Path, data: bytes) -> None:
 
 def _items(split: Split, scenes: tuple[Scene, ...], config: DemoRawConfig) -> Iterator[RawItem]:
     for number, scene in enumerate(scenes):
-        item_id = FIRST_ID[split] + number
-        yield RawItem(id=item_id, jpeg=render_jpeg(scene), captions=_texts(scene, config, item_id))
+        item_id = scene_id(split, number)
+        yield RawItem(id=item_id, jpeg=render_jpeg(scene), captions=scene_captions(config, split, number, scene))
     if split == "train":
         yield from broken_items(config)
 

@@ -1,0 +1,142 @@
+"""Statements about two pictures of the demo's world, in the files of NLVR2.
+
+    FOLDER/train.json   FOLDER/dev.json   FOLDER/test1.json        one statement on each line
+    FOLDER/images/train/train-17-0-img0.png   …-img1.png           the left and the right picture of pair 17
+
+Every statement comes as often true as false, about different pairs, as in NLVR2. A pair shows two scenes of its own split.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jobs.demo.captions import NOUNS, PLACES, article, plural
+from jobs.demo.drawing import render
+from jobs.demo.raw import DemoRawConfig, Split, draw_world, write_once
+from jobs.demo.scenes import COLOURS, KINDS, Kind, Scene, pick
+from jobs.demo.tasks.balance import balanced
+
+SIDES = ("left", "right")
+PUBLISHED: Mapping[Split, str] = {"train": "train", "val": "dev", "test": "test1"}
+PER_PAIR = {"train": 8, "val": 8, "test": 5}  # statements at most, on the average over a split's pairs
+ALIKE = 0.7  # share of pairs whose scenes have a kind of thing in common, so that a glance at one picture is not enough
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+
+Pair = tuple[Scene, Scene]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stated:
+    """One statement about one pair."""
+
+    pair: int  # its number in the split
+    text: str
+    about: str  # one picture, both, or their number of things
+    truth: bool
+
+
+def write_statements(config: DemoRawConfig, folder: Path) -> None:
+    """Write pictures and statements of every split; `folder` is made where it is missing."""
+    for place, (split, scenes) in enumerate(draw_world(config).items()):
+        name = PUBLISHED[split]
+        rng = np.random.default_rng([config.seed, 14, place])
+        pairs = draw_pairs(scenes, rng)
+        couples = state(pairs, rng, limit=PER_PAIR[split] * len(pairs))
+        stated = sorted((each for couple in couples for each in couple), key=lambda each: each.pair)
+        media = folder / "images" / name
+        media.mkdir(parents=True, exist_ok=True)
+        for number in sorted({each.pair for each in stated}):
+            for side, scene in enumerate(pairs[number]):
+                write_once(media / f"{name}-{number}-0-img{side}.png", _png(scene))
+        counts: Counter[int] = Counter()
+        lines = []
+        for each in stated:
+            identifier = f"{name}-{each.pair}-0-{counts[each.pair]}"
+            counts[each.pair] += 1
+            line = {"identifier": identifier, "sentence": each.text, "label": str(each.truth), "synset": each.about}
+            lines.append(json.dumps(line) + "\n")
+        (folder / f"{name}.json").write_text("".join(lines), encoding="utf-8")
+
+
+def draw_pairs(scenes: Sequence[Scene], rng: np.random.Generator) -> tuple[Pair, ...]:
+    """Pair every scene with another one, on either side; most pairs have a kind of thing in common."""
+    by_kind = {kind: [scene for scene in scenes if kind in _kinds(scene)] for kind in KINDS}
+    pairs = []
+    for scene in scenes:
+        alike = rng.random() < ALIKE
+        others = [
+            other for other in (by_kind[pick(rng, sorted(_kinds(scene)))] if alike else scenes) if other is not scene
+        ]
+        other = pick(rng, others or [each for each in scenes if each is not scene])
+        pairs.append((scene, other) if rng.random() < 0.5 else (other, scene))
+    return tuple(pairs)
+
+
+def state(pairs: Sequence[Pair], rng: np.random.Generator, *, limit: int) -> tuple[tuple[Stated, ...], ...]:
+    """Choose at most `limit` statements in couples: one text about two pairs, once true and once false."""
+    return balanced(
+        [each for number, pair in enumerate(pairs) for each in statable(number, pair, rng)],
+        rng,
+        text=lambda each: each.text,
+        answer=lambda each: each.truth,
+        kind=lambda each: each.about,
+        answers=2,
+        limit=limit,
+    )
+
+
+def statable(number: int, pair: Pair, rng: np.random.Generator) -> Iterator[Stated]:
+    """Statements about a pair: true ones, and such as are false by one word or for one of the pictures."""
+    for about, text, truth in (*_of_one(pair, rng), *_of_both(pair), *_of_all(pair, rng)):
+        yield Stated(pair=number, text=text, about=about, truth=truth)
+
+
+def _of_one(pair: Pair, rng: np.random.Generator) -> Iterator[tuple[str, str, bool]]:
+    there = {(group.kind, group.colour) for scene in pair for group in scene.groups}
+    there |= {(kind, pick(rng, COLOURS)) for kind, _ in sorted(there)}
+    for side, scene in zip(SIDES, pair, strict=True):
+        for kind, colour in sorted(there):
+            truth = any(group.kind == kind and group.colour == colour for group in scene.groups)
+            for noun in NOUNS[kind]:
+                yield "thing", f"The {side} image shows {article(colour)} {colour} {noun}.", truth
+        for backdrop in sorted({scene.backdrop for scene in pair}):
+            for where in PLACES[backdrop]:
+                yield "place", f"The {side} image was taken {where}.", scene.backdrop == backdrop
+
+
+def _of_both(pair: Pair) -> Iterator[tuple[str, str, bool]]:
+    left, right = (_kinds(scene) for scene in pair)
+    for kind in sorted(left | right):
+        for noun in NOUNS[kind]:
+            shared = kind in left and kind in right
+            yield "both", f"Both images show {article(noun)} {noun}.", shared
+            yield "both", f"Only one of the images shows {article(noun)} {noun}.", not shared
+
+
+def _of_all(pair: Pair, rng: np.random.Generator) -> Iterator[tuple[str, str, bool]]:
+    totals = Counter({kind: 0 for scene in pair for kind in _kinds(scene)})
+    for scene in pair:
+        totals.update({group.kind: group.count for group in scene.groups})
+    for kind, total in sorted(totals.items()):
+        other = pick(rng, [number for number in range(1, len(NUMBERS)) if abs(number - total) == 1])
+        for noun in NOUNS[kind]:
+            for number in (total, other):
+                words = f"{NUMBERS[number]} {noun if number == 1 else plural(noun)}"
+                yield "number", f"There {'is' if number == 1 else 'are'} exactly {words} in total.", number == total
+
+
+def _kinds(scene: Scene) -> set[Kind]:
+    return {group.kind for group in scene.groups}
+
+
+def _png(scene: Scene) -> bytes:
+    buffer = io.BytesIO()
+    render(scene).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
