@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jobs.report.learned import Learned
 from jobs.report.markup import Markup, join, tag
 from jobs.report.overlays import Marked, clipped, colour_of, overlay, shown_size
 from jobs.report.pictures import annotation_text, picture_uri
 from jobs.report.players import Playable, playable_clip, playable_sound
-from jobs.report.sayings import MOST_SAID, say_rest, saying
+from jobs.report.sayings import MOST_SAID, Fit, say_rest, saying
+from jobs.report.wrong_captions import wrong_captions
 from shards.records import Annotation, Box, Detection, Grounding, Media, MediaProblem, Record
 from shards.regions import read_regions
 
@@ -29,12 +31,12 @@ class Figure:
     large: bool = True  # above the texts in the card's full width, or small beside them
 
 
-def record_card(record: Record, *, concepts: Mapping[str, float], allowance: int) -> Markup:
+def record_card(record: Record, *, learned: Learned, allowance: int) -> Markup:
     """Show a record within about so many characters of the page.
 
     Args:
         record: with its payload.
-        concepts: phrases with their scores, best first; empty where there is no such column.
+        learned: what the columns beside the dataset say about it.
         allowance: characters; media that would take more are shown smaller, shorter, or as a still.
     """
     figure = _figure(record, allowance)
@@ -44,8 +46,9 @@ def record_card(record: Record, *, concepts: Mapping[str, float], allowance: int
     return tag(
         "article",
         figure.drawing,
-        tag("div", *_texts(record), class_="texts"),
-        _concept_bars(concepts),
+        tag("div", *_texts(record, learned), class_="texts"),
+        _concept_bars(learned.concepts),
+        wrong_captions(learned, record.annotations),
         tag("p", tag("code", clipped(record.key, 80)), f" · {facts}" if facts else None, class_="facts"),
         class_="card wide" if figure.large else "card" if record.media else "card text",
     )
@@ -191,7 +194,7 @@ def _fitting(record: Record, media: Media, *, longest: int, allowance: int) -> s
     return uri
 
 
-def _texts(record: Record) -> list[Markup]:
+def _texts(record: Record, learned: Learned) -> list[Markup]:
     grounded = _grounded(record.annotations)
     if grounded:
         lines = [
@@ -202,9 +205,20 @@ def _texts(record: Record) -> list[Markup]:
         return [_detected(record.annotations)]
     else:
         said = record.annotations[:MOST_SAID]
-        lines = [saying(each, before=before) for each, before in zip(said, (None, *said), strict=False)]
+        lines = [
+            saying(each, before=before, fit=_fit(learned, number))
+            for number, (each, before) in enumerate(zip(said, (None, *said), strict=False))
+        ]
         return [*lines, *say_rest(len(record.annotations) - len(lines), record.annotations)]
     return [*lines[:MOST_EXPRESSIONS], *say_rest(len(lines) - MOST_EXPRESSIONS, record.annotations)]
+
+
+def _fit(learned: Learned, annotation: int) -> Fit:
+    """How well an annotation fits its picture, by what columns say; nothing where they are about other annotations."""
+    return Fit(
+        similarity=learned.similarities[annotation] if annotation < len(learned.similarities) else None,
+        is_left_out=annotation < len(learned.kept) and not learned.kept[annotation],
+    )
 
 
 def _detected(annotations: Sequence[Annotation]) -> Markup:

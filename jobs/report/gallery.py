@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from jobs.report.cards import MOST_CONCEPTS, record_card
+from jobs.report.learned import Learned, LearnedColumns
 from jobs.report.markup import Markup, tag
-from jobs.report.pictures import concept_scores, sample_rows
+from jobs.report.pictures import sample_rows
+from jobs.report.room import Room
 from shards.annotations import read_ledger
 from shards.errors import DatasetError
 from shards.reader import Dataset, open_dataset
@@ -26,25 +27,11 @@ _SAID = {
 }
 
 
-@dataclass(slots=True)
-class Room:
-    """How many characters a page still has; media make nearly all of them."""
-
-    left: int
-
-    def share(self, parts: int) -> int:
-        """What one of so many parts that are still to come may take."""
-        return max(0, self.left) // max(1, parts)
-
-    def spend(self, markup: Markup) -> None:
-        self.left -= len(markup.encode())
-
-
 def gallery_section(
     dataset: Dataset,
     *,
     records: int,
-    concepts: str,
+    columns: LearnedColumns | None,
     agreements: Mapping[str, tuple[float, float]],
     room: Room,
     name: str = "records",
@@ -55,7 +42,7 @@ def gallery_section(
     Args:
         dataset: the one to show, or the view of it through a column of annotations.
         records: how many at most.
-        concepts: the sidecar column of concepts.
+        columns: what was learned about its records; None: nothing is shown of it.
         agreements: by column, how far the best concepts agree with captions; empty where that is not known.
         room: of these galleries; cards that would not fit are left out, and the page says so.
         name: of this gallery in links.
@@ -65,7 +52,7 @@ def gallery_section(
         The section; None where the dataset has no record that can be read.
     """
     places = sample_rows(dataset, records)
-    scores, card = concept_scores(dataset, places, column=concepts) if column is None else ({}, {})
+    card = columns.concepts.card if columns is not None and columns.concepts is not None else None
     cards: list[Markup] = []
     unreadable = 0
     for tried, place in enumerate(places):
@@ -74,7 +61,8 @@ def gallery_section(
         except DatasetError:
             unreadable += 1  # `verify` names what is damaged or missing; a page about the others is still wanted
             continue
-        drawn = record_card(record, concepts=scores.get(place) or {}, allowance=room.share(len(places) - tried))
+        learned = Learned() if columns is None else columns.of(place[0], record.key)
+        drawn = record_card(record, learned=learned, allowance=room.share(len(places) - tried))
         if len(drawn.encode()) > room.left:
             break
         room.spend(drawn)
@@ -90,14 +78,14 @@ def gallery_section(
         told += f" {unreadable} more could not be read; what verify says is below."
     if len(cards) + unreadable < len(places):
         told += f" {len(places)} were asked for, and the page's budget ends here."
-    if scores:
+    if card is not None:
         told += _about_concepts(card, agreements)
     kind = dataset.card.annotation_type or ""
     return tag(
         "section",
-        tag("h2", heading(dataset, concepts=bool(scores)) + ("" if column is None else f", attached by {column}")),
+        tag("h2", heading(dataset, concepts=card is not None) + ("" if column is None else f", attached by {column}")),
         tag("p", told, class_="lead"),
-        tag("p", concept_note(card), class_="quiet") if scores else None,
+        tag("p", concept_note(card), class_="quiet") if card is not None else None,
         tag("div", *cards, class_=f"gallery of-{kind or 'all'}"),
         id=name,
     )

@@ -52,9 +52,19 @@ def bins_of(values: Sequence[float]) -> Bins:
     return Bins(edges=edges, counts=tuple(counts.tolist()), open_end=open_end, whole=whole)
 
 
-def draw_histogram(title: str, values: Sequence[float], *, unit: str) -> Markup:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Some of the values of a histogram, drawn in full colour before the others."""
+
+    marked: tuple[bool, ...]  # of each value
+    name: str  # of those that are marked
+    cut: float | None = None  # from which values are marked, where one number says it
+
+
+def draw_histogram(title: str, values: Sequence[float], *, unit: str, split: Split | None = None) -> Markup:
     """Draw how finite values, at least one, are spread: name, median, bars, and a word where the last bar is open."""
     bins = bins_of(values)
+    marked = _marked(values, bins, split)
     median = float(np.median(np.asarray(values, dtype=np.float64)))
     most = max(bins.counts)
     room = (WIDTH - LEFT - RIGHT) / len(bins.counts)
@@ -77,15 +87,30 @@ def draw_histogram(title: str, values: Sequence[float], *, unit: str) -> Markup:
     bars = [
         tag(
             "rect",
-            tag("title", f"{_span(bins, number, unit)}: {count:,}"),
+            tag(
+                "title",
+                f"{_span(bins, number, unit)}: {count:,}{f', {marked[number]:,} of them {split.name}' if split else ''}",
+            ),
             x=f"{LEFT + room * number + gap / 2:.1f}",
             # A bin that holds anything is seen, however tall the others are.
             y=f"{min(y(count), _FLOOR - 1):.1f}",
             width=f"{max(room - gap, 0.5):.1f}",
             height=f"{max(_FLOOR - y(count), 1):.1f}",
-            class_="bin",
+            class_="bin rest" if split else "bin",
         )
         for number, count in enumerate(bins.counts)
+        if count
+    ]
+    bars += [
+        tag(
+            "rect",
+            x=f"{LEFT + room * number + gap / 2:.1f}",
+            y=f"{y(count):.1f}",
+            width=f"{max(room - gap, 0.5):.1f}",
+            height=f"{_FLOOR - y(count):.1f}",
+            class_="bin marked",
+        )
+        for number, count in enumerate(marked)
         if count
     ]
     measured = f" {unit}" if unit else ""
@@ -95,6 +120,7 @@ def draw_histogram(title: str, values: Sequence[float], *, unit: str) -> Markup:
         tag("title", summary),
         *grid,
         *bars,
+        _cut_line(bins, room, split.cut) if split and split.cut is not None else None,
         *_axis(bins, room, unit),
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
@@ -103,7 +129,7 @@ def draw_histogram(title: str, values: Sequence[float], *, unit: str) -> Markup:
     told = tag(
         "span", "median ", tag("b", plain(median)), f" {unit}" if unit else None, f" · {plain(low)} to {plain(high)}"
     )
-    return tag("figure", tag("figcaption", tag("b", title), told), drawing, class_="curve")
+    return tag("figure", tag("figcaption", tag("b", title), told), drawing, _legend(split), class_="curve")
 
 
 def draw_ranking(title: str, counts: Mapping[str, int], *, most: int = 30) -> Markup:
@@ -133,6 +159,39 @@ def plain(value: float) -> str:
     if value == int(value) and abs(value) < 1e6:
         return f"{int(value):,}"
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else short(value)
+
+
+def _marked(values: Sequence[float], bins: Bins, split: Split | None) -> tuple[int, ...]:
+    """How many values of each bin are marked."""
+    if split is None:
+        return ()
+    chosen = np.asarray(values, np.float64)[np.asarray(split.marked, np.bool_)]
+    places = np.searchsorted(
+        np.asarray(bins.edges[1:-1]), chosen + 1e-9 * (bins.edges[1] - bins.edges[0]), side="right"
+    )
+    return tuple(np.bincount(places, minlength=len(bins.counts)).tolist())
+
+
+def _cut_line(bins: Bins, room: float, cut: float) -> Markup | None:
+    place = (cut - bins.edges[0]) / (bins.edges[1] - bins.edges[0])
+    if not 0 <= place <= len(bins.counts):
+        return None
+    x = f"{LEFT + room * place:.1f}"
+    at_left = place > len(bins.counts) / 2
+    label = tag(
+        "text", f"cut {plain(cut)}", x=x, y=TOP + 2, dx=-4 if at_left else 4, text_anchor="end" if at_left else "start"
+    )
+    return join([tag("line", x1=x, x2=x, y1=TOP - 6, y2=_FLOOR, class_="cut"), label])
+
+
+def _legend(split: Split | None) -> Markup | None:
+    if split is None:
+        return None
+    whole = sum(split.marked)
+    cut = "" if split.cut is None else f", from {plain(split.cut)} on"
+    return tag(
+        "p", tag("span", class_="key marked"), f" {split.name}{cut}: {whole:,} of {len(split.marked):,}", class_="quiet"
+    )
 
 
 def _axis(bins: Bins, room: float, unit: str) -> list[Markup]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-VOID = frozenset({"img", "link", "meta"})
+VOID = frozenset({"img", "input", "link", "meta"})
 
 
 class Markup(str):

@@ -1,7 +1,9 @@
-"""One self-contained HTML page about datasets, runs or a whole demo: no script, no network, light and dark."""
+"""One self-contained HTML page about datasets, runs or a whole demo: no network, light and dark, one script, for its search."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -14,12 +16,16 @@ from pydantic import Field
 from jobs.report.ablation_section import ablation_section, read_ablation
 from jobs.report.dataset_sections import datasets_section, size_text
 from jobs.report.findings import Findings, find
-from jobs.report.gallery import Room, annotation_columns, gallery_section, seen_through
+from jobs.report.gallery import annotation_columns, gallery_section, seen_through
+from jobs.report.learned import LearnedColumns
+from jobs.report.learned_section import learned_section
 from jobs.report.markup import Markup, join, tag, trusted
 from jobs.report.measures import measures_section
-from jobs.report.pictures import Locator, concept_scores
+from jobs.report.pictures import Locator
 from jobs.report.rejects import column_rejects, column_sentence, dataset_rejects, ledger_sentence, rejects_section
+from jobs.report.room import Room
 from jobs.report.run_sections import curves_section, recall_section, retrievals_section, timings_section
+from jobs.report.search_section import SCRIPT, search_section
 from jobs.report.soundness import look_for_damage, soundness_section
 from jobs.report.stall_section import stall_section
 from shards.annotations import read_ledger
@@ -29,6 +35,7 @@ from shards.reader import Dataset
 
 STYLE = Path(__file__).with_name("style.css")
 _FRAME = 32_768  # characters: style, header and the headings around the cards
+_PARTS = 3  # the search and the pictures of duplicates take one of so many
 _LONGEST_CONFIG = 40_000  # characters of one config
 
 
@@ -59,6 +66,8 @@ class ReportConfig(Config):
     """How many of the best and of the worst retrievals to show."""
     ablation: str | None = None
     """What `python -m benchmarks.ablation` printed, as a file."""
+    searchable: int = Field(240, ge=0, le=10_000)
+    """How many pictures of each of these datasets the page's search finds by their concepts."""
     concepts: str = "concepts"
     """The sidecar column of concepts, with its digest where a dataset has several."""
 
@@ -92,9 +101,11 @@ def build_page(findings: Findings, config: ReportConfig) -> str:
     """Compose the page of whatever was found."""
     sections = [section for section in _sections(findings, config) if section is not None]
     title = config.title or "Ostraka report"
+    script = SCRIPT.read_text(encoding="utf-8") if any('class="find"' in section for section in sections) else None
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_policy(script)),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", title),
@@ -110,9 +121,23 @@ def build_page(findings: Findings, config: ReportConfig) -> str:
         _figures(findings, config),
     )
     body = tag(
-        "body", header, tag("main", *sections), tag("footer", "Written by ", tag("code", "python -m jobs report"), ".")
+        "body",
+        header,
+        tag("main", *sections),
+        tag("footer", "Written by ", tag("code", "python -m jobs report"), "."),
+        None if script is None else tag("script", trusted(script)),
     )
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def _policy(script: str | None) -> str:
+    """What a browser may do with the page: show what lies in it, and run no script but ours, whatever a caption holds."""
+    digest_of = "" if script is None else base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    run = "'none'" if script is None else f"'sha256-{digest_of}'"
+    return (
+        f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src {run}; "
+        "form-action 'none'; base-uri 'none'"
+    )
 
 
 def _sections(findings: Findings, config: ReportConfig) -> Iterator[Markup | None]:
@@ -126,11 +151,10 @@ def _sections(findings: Findings, config: ReportConfig) -> Iterator[Markup | Non
         room.spend(section or Markup())
     yield from before
     for number, (dataset, histograms) in enumerate(zip(findings.shown, measured, strict=True)):
-        if config.records:
-            here = Room(left=room.share(len(findings.shown) - number))
-            for gallery in _galleries(dataset, findings, config, here):
-                room.spend(gallery or Markup())
-                yield gallery
+        here = Room(left=room.share(len(findings.shown) - number))
+        for section in _about_records(dataset, findings, config, here):
+            room.spend(section or Markup())
+            yield section
         yield histograms
     yield from after
 
@@ -141,7 +165,24 @@ def _about_runs(findings: Findings, config: ReportConfig) -> Iterator[Markup | N
         yield retrievals_section(findings.evaluations[-1], Locator(findings.datasets), count=config.retrievals)
 
 
-def _galleries(dataset: Dataset, findings: Findings, config: ReportConfig, room: Room) -> Iterator[Markup | None]:
+def _about_records(dataset: Dataset, findings: Findings, config: ReportConfig, room: Room) -> Iterator[Markup | None]:
+    """A dataset's records, a search among them, and what was learned about them."""
+    columns = LearnedColumns(dataset, concepts=config.concepts)
+    small = Room(left=room.share(_PARTS))  # most of the page is for the galleries
+    name = f"find-{findings.shown.index(dataset)}"
+    search = search_section(dataset, columns, pictures=config.searchable, room=small, name=name)
+    learned = learned_section(dataset, columns, room=small)
+    room.spend(search or Markup())
+    room.spend(learned or Markup())
+    if config.records:
+        yield from _galleries(dataset, columns, findings, config, room)
+    yield search
+    yield learned
+
+
+def _galleries(
+    dataset: Dataset, columns: LearnedColumns, findings: Findings, config: ReportConfig, room: Room
+) -> Iterator[Markup | None]:
     """A dataset's records with their own annotations, and again with those of every column that was attached."""
     shown: list[tuple[str | None, Dataset]] = [(None, dataset), *seen_through(dataset, annotation_columns(dataset))]
     for number, (column, view) in enumerate(shown):
@@ -150,7 +191,7 @@ def _galleries(dataset: Dataset, findings: Findings, config: ReportConfig, room:
         yield gallery_section(
             view,
             records=config.records,
-            concepts=config.concepts,
+            columns=columns if column is None else None,
             agreements=findings.agreements,
             room=own,
             name=f"records-{findings.shown.index(dataset)}-{number}",
@@ -222,11 +263,10 @@ def _configs(findings: Findings, config: ReportConfig) -> Markup | None:
                 card.config,
             )
         )
-        _, column = concept_scores(dataset, (), column=config.concepts)
-        if column:
-            folded.append(
-                _folded(f"Concepts of {card.name} · {card.split}", {"digest": str(column.get("digest8", ""))}, column)
-            )
+        concepts = LearnedColumns(dataset, concepts=config.concepts).concepts
+        if concepts is not None:
+            digests = {"digest": str(concepts.card.get("digest8", ""))}
+            folded.append(_folded(f"Concepts of {card.name} · {card.split}", digests, concepts.card))
     folded += [
         _folded(f"Run {run.path.name}", {"config digest": digest(dict(run.config))}, run.config)
         for run in findings.runs

@@ -6,13 +6,11 @@ import base64
 import io
 import logging
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 from jobs.report.markup import Markup, tag
-from shards.errors import DatasetError
 from shards.reader import Dataset
 from shards.records import (
     Annotation,
@@ -26,7 +24,6 @@ from shards.records import (
     Record,
     Statement,
 )
-from shards.sidecar import open_sidecar
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +121,7 @@ def annotation_text(annotation: Annotation) -> str:
             answers = ", ".join(answer.text for answer in annotation.answers)
             return f"{annotation.question} {answers}".strip()
         case Entailment():
-            return f"{annotation.hypothesis} ({annotation.label})"
+            return annotation.hypothesis + (f" ({annotation.label})" if annotation.label is not None else "")
         case Detection():
             return annotation.label
         case Label():
@@ -132,20 +129,6 @@ def annotation_text(annotation: Annotation) -> str:
         case ImageCode():
             return annotation.text or f"{len(annotation.codes)} image codes"
     return annotation.source if annotation.target is None else f"{annotation.source} → {annotation.target}"
-
-
-def concept_scores(
-    dataset: Dataset, rows: Sequence[tuple[int, int]], *, column: str
-) -> tuple[dict[tuple[int, int], dict[str, float]], Mapping[str, Any]]:
-    """Read the concepts of some rows (shard, row), best first, and their column's card; both empty where there is none."""
-    try:
-        sidecar = open_sidecar(dataset, column)
-        found = {(shard, row): sidecar.row(shard, dataset.index(shard).keys[row]) for shard, row in rows}
-    except DatasetError as error:
-        logger.debug("%s: shown without concepts (%s)", dataset.path, error)
-        return {}, {}
-    scores = {place: dict(zip(row["phrases"], map(float, row["scores"]), strict=True)) for place, row in found.items()}
-    return scores, sidecar.card
 
 
 def _data_uri(data: bytes, kind: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jobs.report.markup import Markup, join, tag
 from jobs.report.overlays import clipped
@@ -15,7 +16,15 @@ MOST_CODES = 16
 LONGEST = 600  # letters of one text
 
 
-def saying(annotation: Annotation, *, before: Annotation | None) -> Markup:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """How well an annotation fits its picture, as far as columns say."""
+
+    similarity: float | None = None
+    is_left_out: bool = False  # by a filter
+
+
+def saying(annotation: Annotation, *, before: Annotation | None, fit: Fit = Fit()) -> Markup:
     """Write an annotation, the one after `before`; plain text stands out where it is the first, a premise is not said twice."""
     match annotation:
         case Question():
@@ -26,8 +35,8 @@ def saying(annotation: Annotation, *, before: Annotation | None) -> Markup:
             known = before.premise if isinstance(before, Entailment) else None
             news = annotation.premise if annotation.premise != known else None
             premise = tag("p", tag("b", "premise"), " ", _cut(news)) if news else None
-            said = tag("p", _verdict(annotation.label), " ", _cut(annotation.hypothesis), class_="first")
-            return join([premise, said])
+            verdict = None if annotation.label is None else join([_verdict(annotation.label), " "])
+            return join([premise, tag("p", verdict, _cut(annotation.hypothesis), class_="first")])
         case Statement():
             truth = None if annotation.label is None else "true" if annotation.label else "false"
             return tag(
@@ -44,7 +53,8 @@ def saying(annotation: Annotation, *, before: Annotation | None) -> Markup:
             rest = " …" if len(annotation.codes) > MOST_CODES else ""
             text = tag("p", _cut(annotation.text), class_="first") if annotation.text else None
             return join([text, tag("p", f"{len(annotation.codes):,} image codes: ", tag("code", codes + rest))])
-    return tag("p", _cut(annotation_text(annotation)), class_="first" if before is None else None)
+    classes = " ".join(["first"] * (before is None) + ["left-out"] * fit.is_left_out)
+    return tag("p", _cut(annotation_text(annotation)), *_fit(fit), class_=classes or None)
 
 
 def say_rest(count: int, annotations: Sequence[Annotation]) -> list[Markup]:
@@ -52,6 +62,18 @@ def say_rest(count: int, annotations: Sequence[Annotation]) -> list[Markup]:
     if count <= 0:
         return []
     return [tag("p", f"… and {count:,} more, {len(annotations):,} annotations in all", class_="quiet")]
+
+
+def _fit(fit: Fit) -> list[Markup | str]:
+    said: list[Markup | str] = []
+    if fit.similarity is not None:
+        said += [
+            " ",
+            tag("span", f"{fit.similarity:.2f}", class_="fit", title="cosine of the caption with its picture"),
+        ]
+    if fit.is_left_out:
+        said += [" ", tag("span", "left out", class_="verdict open")]
+    return said
 
 
 def _answers(answers: Sequence[Answer]) -> Markup:

@@ -128,7 +128,13 @@ def choose(config: Config, dataset: Dataset) -> Summary:
         raise DatasetError(f"{dataset.path}: nothing would be kept; raise keep, or set last_caption=keep")
     card = {"schema": SCHEMA, "embedder": embedder, "dataset": dataset.digest, "rule": config.rule}
     digest8 = digest({"column": config.column, **card})[:8]
-    outcome = {"captions": len(kept), "kept": int(kept.sum()), "cut": _cut(config, similarities)}
+    groups_found = None if duplicate_of is None else len(set(duplicate_of) - {None})
+    outcome = {
+        "captions": len(kept),
+        "kept": int(kept.sum()),
+        "cut": _cut(config, similarities),
+        "groups": groups_found,
+    }
     write_selection(
         dataset,
         kept,
@@ -145,7 +151,7 @@ def choose(config: Config, dataset: Dataset) -> Summary:
         pictures_kept=len(np.unique(groups[kept])),
         unreadable=len(np.unique(groups[np.isnan(similarities)])),
         lowest=float(np.nanmin(similarities[kept])) if config.by == "similarity" else None,
-        groups=None if duplicate_of is None else len(set(duplicate_of) - {None}),
+        groups=groups_found,
         seconds=round(time.monotonic() - started, 2),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 import re
@@ -23,6 +25,7 @@ from jobs.report.page import ReportConfig, write_report
 from jobs.report.pictures import picture_uri
 from jobs.report.rejects import REASONS
 from jobs.report.run_sections import choose_retrievals
+from jobs.report.search_section import SCRIPT
 from shards.errors import ConfigError, InputError
 from shards.manifest import merge
 from shards.reader import open_dataset
@@ -158,7 +161,7 @@ class Page(HTMLParser):
         self.attributes += attrs
         if tag == "img":
             self.images.append(dict(attrs))
-        if tag not in ("img", "meta", "link"):
+        if tag not in ("img", "input", "meta", "link"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -187,8 +190,21 @@ def test_the_page_refers_to_nothing_outside_itself(flow: Path, tmp_path: Path) -
     links = [value or "" for name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
     assert links
     assert all(link.startswith(("data:", "#")) for link in links)
-    assert "script" not in page.tags
     assert not re.search(r"@import|url\(", page.source)
+
+
+def test_the_only_script_is_that_of_the_search_and_the_browser_is_told_to_run_no_other(
+    flow: Path, tmp_path: Path
+) -> None:
+    page = Page(write_report(ReportConfig(run=str(flow), output=str(tmp_path / "page.html"))))
+    script = SCRIPT.read_text(encoding="utf-8")
+    assert page.tags.count("script") == 1
+    assert f"<script>{script}</script>" in page.source
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src &#x27;sha256-{digest}&#x27;" in page.source
+    silent = Page(write_report(ReportConfig(run=str(flow), searchable=0, output=str(tmp_path / "silent.html"))))
+    assert "script" not in silent.tags
+    assert "script-src &#x27;none&#x27;" in silent.source
 
 
 def test_a_caption_with_markup_in_it_is_shown_and_not_obeyed(tmp_path: Path) -> None:
@@ -310,8 +326,6 @@ def test_attributes_and_text_are_escaped() -> None:
 
 
 def test_a_turned_photo_is_shown_upright_and_small() -> None:
-    import base64
-
     from PIL import Image
 
     photo = Image.new("RGB", (900, 600), (200, 30, 30))

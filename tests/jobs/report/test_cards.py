@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.report.cards import MOST_EXPRESSIONS, marked_boxes, media_fact, record_card
+from jobs.report.learned import Learned
 from shards.records import Detection, Grounding, Media
 from tests.jobs.report.modalities import Kind, kinds, picture, write_kind
 
@@ -35,7 +36,7 @@ def test_a_card_shows_media_and_words(tmp_path: Path, name: str) -> None:
     if name in ("clips", "sounds"):
         pytest.importorskip("av", reason="PyAV is not installed (extra `video`)")
     record = write_kind(tmp_path / name, kinds()[name]).record(0, 1)
-    card = record_card(record, concepts={}, allowance=AMPLE)
+    card = record_card(record, learned=Learned(), allowance=AMPLE)
     assert record.key in card
     for shown in SHOWN[name]:
         assert shown in card
@@ -44,9 +45,9 @@ def test_a_card_shows_media_and_words(tmp_path: Path, name: str) -> None:
 
 def test_concepts_are_bars_where_they_have_scores_and_plain_words_where_none_came_with_them(tmp_path: Path) -> None:
     record = write_kind(tmp_path / "photos", kinds()["captions"]).record(0, 0)
-    scored = record_card(record, concepts={"dog": 0.3, "grass": 0.2}, allowance=AMPLE)
+    scored = record_card(record, learned=Learned(concepts={"dog": 0.3, "grass": 0.2}), allowance=AMPLE)
     assert re.findall(r"--share:(\d+)%", scored) == ["100", "8"]
-    plain = record_card(record, concepts={"dog": 0.0, "grass": 0.0}, allowance=AMPLE)
+    plain = record_card(record, learned=Learned(concepts={"dog": 0.0, "grass": 0.0}), allowance=AMPLE)
     assert "<li>dog</li><li>grass</li>" in plain
     assert "0.00" not in plain
 
@@ -59,9 +60,9 @@ def test_a_small_allowance_makes_a_small_picture(tmp_path: Path) -> None:
         annotations=lambda n: (Detection(box=(1, 1, 500, 500), label="noise"),),
     )
     record = write_kind(tmp_path / "noisy", kind, records=1).record(0, 0)
-    large, small = (len(record_card(record, concepts={}, allowance=allowance)) for allowance in (AMPLE, 30_000))
+    large, small = (len(record_card(record, learned=Learned(), allowance=allowance)) for allowance in (AMPLE, 30_000))
     assert small < 33_000 < large < len(noisy)
-    assert 'viewBox="0 0 900 700"' in record_card(record, concepts={}, allowance=1)
+    assert 'viewBox="0 0 900 700"' in record_card(record, learned=Learned(), allowance=1)
 
 
 def test_small_boxes_are_drawn_over_large_ones_and_a_label_keeps_its_colour() -> None:
@@ -79,7 +80,7 @@ def test_small_boxes_are_drawn_over_large_ones_and_a_label_keeps_its_colour() ->
 def test_every_numbered_box_has_its_expression_beside_the_picture(tmp_path: Path) -> None:
     many = tuple(Grounding(box=(n, n, n + 20, n + 20), text=f"thing {n}") for n in range(MOST_EXPRESSIONS + 5))
     kind = Kind(media=kinds()["captions"].media, payload=kinds()["captions"].payload, annotations=lambda n: many)
-    card = record_card(write_kind(tmp_path / "m", kind, records=1).record(0, 0), concepts={}, allowance=AMPLE)
+    card = record_card(write_kind(tmp_path / "m", kind, records=1).record(0, 0), learned=Learned(), allowance=AMPLE)
     assert card.count('class="box"') == MOST_EXPRESSIONS == len(re.findall("> thing [0-9]+<", card))
     assert "and 5 more" in card
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.report.gallery import Room, gallery_section
+from jobs.report.gallery import gallery_section
+from jobs.report.learned import LearnedColumns
 from jobs.report.page import ReportConfig, write_report
+from jobs.report.room import Room
 from shards.annotations import close_ledger, part_table
 from shards.columns import write_sidecar
 from shards.reader import Dataset
@@ -22,7 +24,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 def gallery(dataset: Dataset, *, left: int = 1_000_000, records: int = 12) -> str:
-    return gallery_section(dataset, records=records, concepts="concepts", agreements={}, room=Room(left=left)) or ""
+    columns = LearnedColumns(dataset, concepts="concepts")
+    return gallery_section(dataset, records=records, columns=columns, agreements={}, room=Room(left=left)) or ""
 
 
 def attach_questions(dataset: Dataset) -> None:
