@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.turns import Work, serve
 
 SIZE = 256
@@ -22,6 +24,7 @@ SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of torchvision's stock crop
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH = 64
 BLOCK = 1 << 20
+HOWS = ("handed_out", "read", "bytes")
 
 
 def tars(folder: Path) -> list[Path]:
@@ -44,36 +47,65 @@ def floor_read(folder: Path) -> Work:
     return work
 
 
-def ours_raw(folder: Path) -> Work:
+def taken(picture: bytes | memoryview, how: str) -> int:
+    """Do with a picture what one of `HOWS` says; the same for every reader."""
+    match how:
+        case "read":
+            return int(np.frombuffer(picture, dtype=np.uint8).max())
+        case "bytes":
+            return len(bytes(picture))
+    return 0
+
+
+def ours_raw(folder: Path, how: str) -> Work:
     """Members of every record, each checked against its checksum."""
     from shards.reader import open_dataset
-    from shards.sweep import sweep
 
     dataset = open_dataset(folder / "data")
 
     def work() -> int:
-        return sum(sum(1 for _ in sweep(dataset, shard)) for shard in range(len(dataset.manifest)))
+        records = 0
+        for shard in range(len(dataset.manifest)):
+            for _, members in dataset.raw(shard):
+                taken(members["jpg"], how)
+                records += 1
+        return records
 
     return work
 
 
-def ours_stream(folder: Path) -> Work:
+def ours_stream(folder: Path, how: str) -> Work:
     """Records in training order, shuffled over all shards, checked, their headers parsed."""
     stream, steps = _stream(folder)
-    return lambda: sum(
-        1 for step in range(steps) for address in stream.stream.batch(step) if stream.fetch(address).record.payload
-    )
+
+    def work() -> int:
+        records = 0
+        for step in range(steps):
+            for address in stream.stream.batch(step):
+                taken(stream.fetch(address).record.payload["jpg"], how)
+                records += 1
+        return records
+
+    return work
 
 
-def webdataset_raw(folder: Path) -> Work:
+def webdataset_raw(folder: Path, how: str) -> Work:
     """webdataset's members in file order."""
     from webdataset import WebDataset
 
     paths = [str(path) for path in tars(folder)]
-    return lambda: sum(1 for _ in WebDataset(paths, shardshuffle=False, empty_check=False))
+
+    def work() -> int:
+        records = 0
+        for sample in WebDataset(paths, shardshuffle=False, empty_check=False):
+            taken(sample["jpg"], how)
+            records += 1
+        return records
+
+    return work
 
 
-def litdata_raw(folder: Path) -> Work:
+def litdata_raw(folder: Path, how: str) -> Work:
     """LitData's records, in its order without shuffling, from chunks of its own that hold the same members."""
     from litdata import StreamingDataset
     from litdata.streaming.writer import BinaryWriter
@@ -88,7 +120,15 @@ def litdata_raw(folder: Path) -> Work:
         writer.add_item(number, {"key": sample["__key__"], **kept})
     writer.done()
     writer.merge()
-    return lambda: sum(1 for _ in StreamingDataset(str(output), shuffle=False))
+
+    def work() -> int:
+        records = 0
+        for sample in StreamingDataset(str(output), shuffle=False):
+            taken(sample["jpg"], how)
+            records += 1
+        return records
+
+    return work
 
 
 def ours_train(folder: Path, interpolation: str) -> Work:
@@ -118,7 +158,6 @@ def ours_train(folder: Path, interpolation: str) -> Work:
 
 def codec(folder: Path, interpolation: str) -> Work:
     """The codec alone: JPEGs in memory to whole pictures, each cut and resized, by torchvision in one loop."""
-    import numpy as np
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 

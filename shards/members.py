@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,11 +15,12 @@ from shards.codec import HEADER_MEMBER
 from shards.errors import DamagedRecordError, DatasetError
 from shards.foreign import look_at, place_of
 from shards.forks import begin_in_every_child
-from shards.index import tar_path
+from shards.index import ShardIndex, tar_path
 from shards.manifest import ShardEntry
 from shards.ranges import Place
 from shards.remote import CacheConfig, RemoteReader
 from shards.storage import Storage
+from shards.sweep import sweep
 
 Member = tuple[str, int, int, int]  # extension, offset, size, xxh3
 
@@ -90,6 +91,16 @@ class MemberReader:
                 data = self._read_tar(tar(shard), [members[number] for number in numbers])
                 found.update(zip(numbers, data, strict=True))
         return [found[number] for number in range(len(members))]
+
+    def sweep(self, shard: int, index: ShardIndex) -> Iterator[Mapping[str, memoryview] | None]:
+        """The members of all records of a shard, in order and checked, where its tar is a local file of ours.
+
+        Of other shards every record comes as None, as do records that are damaged.
+        """
+        entry = self._manifest[shard]
+        if entry.foreign is None and self._storage.is_local:
+            return sweep(self._storage.path(tar_path(entry.name)), index)
+        return iter([None] * len(index))
 
     def read_rows(self, shard: int, rows: Mapping[int, Sequence[Member]]) -> dict[int, dict[str, bytes]]:
         """The members of many records at once, unchecked: row → extension → bytes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -134,7 +134,9 @@ class Dataset:
         if not 0 <= row < len(index):
             raise IndexError(f"{self.path}: {index.name} has {len(index)} records, not a row {row}")
         key = index.keys[row]
-        members = self._checked(shard, row, key, _wanted(index, row, payload=payload))
+        return self._parsed(index, key, self._checked(shard, row, key, _wanted(index, row, payload=payload)), payload)
+
+    def _parsed(self, index: ShardIndex, key: str, members: Mapping[str, bytes], payload: bool) -> Record:
         where = f"{self.path}: shard {index.name}"
         try:
             record = decode_record(key, members)
@@ -148,7 +150,19 @@ class Dataset:
 
     def records(self, shard: int | None = None, *, payload: bool = True) -> Iterator[Record]:
         """Read the records of one shard, or of all, in order; from a store they are read ahead."""
-        blocks = list(self._blocks(range(len(self.manifest)) if shard is None else (shard,)))
+        shards = range(len(self.manifest)) if shard is None else (shard,)
+        if payload and not self._members.has_remote:
+            for number in shards:
+                index = self.index(number)
+                for row, swept in enumerate(self._members.sweep(number, index)):
+                    if swept is None:  # read once more by itself, it says what is wrong with it
+                        yield self.record(number, row)
+                        continue
+                    # What a record keeps must not keep its neighbours' bytes alive.
+                    members = {name: bytes(data) for name, data in swept.items()}
+                    yield self._parsed(index, index.keys[row], members, payload)
+            return
+        blocks = list(self._blocks(shards))
         ahead = self._members.remote.config.threads if self.ahead else 0
         for place, (number, rows) in enumerate(blocks):
             # The first round announces several blocks, every later one the block that comes into sight.
@@ -186,15 +200,20 @@ class Dataset:
             for start in range(0, entry.records, length):
                 yield shard, range(start, min(start + length, entry.records))
 
-    def raw(self, shard: int) -> Iterator[tuple[str, dict[str, bytes]]]:
+    def raw(self, shard: int) -> Iterator[tuple[str, Mapping[str, bytes | memoryview]]]:
         """Read the records of a shard in order as key and members, extension to bytes: checked, but nothing parsed.
+
+        Of a local shard the bytes are views of a piece of memory that holds those of neighbouring records, too, and stays as
+        long as any of them is kept.
 
         Raises:
             DamagedRecordError: a member is cut off or does not match its checksum; names shard, key and member.
         """
         index = self.index(shard)
-        for row, key in enumerate(index.keys):
-            yield key, self._checked(shard, row, key, index.members(row))
+        swept = self._members.sweep(shard, index)
+        for row, (key, members) in enumerate(zip(index.keys, swept, strict=True)):
+            # What a sweep could not read is read once more by itself, which says what is wrong with it.
+            yield key, self._checked(shard, row, key, index.members(row)) if members is None else members
 
     def locate(self, key: str) -> tuple[int, int]:
         """Find a key: its shard and row. The first call reads every index.

@@ -124,6 +124,8 @@ def test_a_flipped_bit_is_reported_with_shard_key_and_member(
         dataset.record(1, 2)
     with pytest.raises(DamagedRecordError, match=sentence):
         list(dataset.raw(1))
+    with pytest.raises(DamagedRecordError, match=sentence):
+        list(dataset.records(1))
     assert dataset.record(1, 1).key == "made-00101"
 
 
