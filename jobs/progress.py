@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -116,6 +116,37 @@ def progress(label: str, *, total: int, unit: str, done: int = 0) -> Iterator[Ba
     )
     with Progress(*columns, console=console) as live:
         yield Bar(label, total=total, unit=unit, done=done, live=live)
+
+
+class Stages:
+    """The progress of work that tells `(stage, done, total)`: a bar for each stage, one after the other."""
+
+    def __init__(self, units: Mapping[str, str], *, unit: str) -> None:
+        """Args:
+        units: what a stage counts, in the plural.
+        unit: what the stages that are not named count.
+        """
+        self._units = units
+        self._unit = unit
+        self._stack = ExitStack()
+        self._stage: str | None = None
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Say how far a stage is; what is done when it is first told of is not counted into its rate."""
+        if stage != self._stage or self._bar is None:
+            self._stack.close()
+            unit = self._units.get(stage, self._unit)
+            self._bar = self._stack.enter_context(progress(stage, total=total, unit=unit, done=done))
+            self._stage = stage
+        else:
+            self._bar.advance(done - self._bar.done)
 
 
 def clock(seconds: float) -> str:

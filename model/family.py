@@ -64,10 +64,18 @@ class Match:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
-    """Ask for a ranking of given candidate texts."""
+    """Ask for a ranking of given candidate texts; the processor's `request` prepares it."""
 
     candidates: tuple[str, ...]
     keep: int = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """The answer to `Rank`: the best candidates of each example, best first."""
+
+    places: Tensor  # (B, k) numbers of candidates
+    scores: Tensor  # (B, k) their probabilities among the candidates that were compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +94,10 @@ class Processor(Protocol):
     def view(self) -> View: ...
 
     def __call__(self, examples: Sequence[Example], seeds: Sequence[int], *, train: bool = True) -> Batch: ...
+
+    def request(self, request: Rank) -> Rank:
+        """Prepare a request for the family, once for all batches: one that reads candidates gets them cut into tokens."""
+        ...
 
 
 class Family(nn.Module, ABC):

@@ -39,7 +39,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # columns that a
     "question": (("question",), ("answer", "weight")),
     "grounding": (("text", "box"), ()),
     "detection": (("box", "label"), ()),
-    "entailment": (("hypothesis", "label"), ("premise",)),
+    "entailment": (("hypothesis",), ("premise", "label")),
     "statement": (("statement",), ("label",)),
     "text": (("source",), ("target",)),
     "label": (("label",), ()),
@@ -178,7 +178,8 @@ def _annotation(cells: Cells, kind: str, *, boxes: BoxForm, id: str | None, wher
     if kind == "detection":
         return Detection(id=id, label=text("label"), box=_box(cells["box"], boxes, where=where))
     if kind == "entailment":
-        return Entailment(id=id, hypothesis=text("hypothesis"), premise=text_or_none("premise"), label=text("label"))
+        label = text("label") if "label" in cells else None
+        return Entailment(id=id, hypothesis=text("hypothesis"), premise=text_or_none("premise"), label=label)
     if kind == "statement":
         return Statement(id=id, text=text("statement"), label=_truth(cells.get("label"), where=where))
     if kind == "text":

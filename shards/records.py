@@ -83,7 +83,7 @@ class Entailment:
     id: str | None = None
     hypothesis: str
     premise: str | None = None
-    label: str
+    label: str | None = None  # None for a test split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

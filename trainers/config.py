@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from shards.config import Config
 from shards.costs import TokenCost
@@ -151,16 +159,17 @@ class TrainConfig(Config):
         return self
 
 
-class EvaluateConfig(Config):
-    """A run on one dataset: retrieval between its pictures and captions, or the task that the run was fine-tuned for."""
+class AskConfig(Config):
+    """What is asked of a run, and how its model is gone through."""
 
     checkpoint: str
     """a run folder (its newest checkpoint) or one checkpoint folder"""
-    dataset: str
+    dataset: str | None
+    """folder of a dataset written by `shards` or `index`"""
     annotations: str | None = None
     """a column written by `annotate`, to be read in place of the dataset's own annotations"""
-    output: str
-    """folder for scores.json and predictions.jsonl"""
+    output: str | None
+    """folder for what is found"""
     concepts: str | None = None
     """concepts sidecar of the dataset; unset: the column that the run was trained with, if any"""
     k_test: NonNegativeInt = 128
@@ -178,6 +187,59 @@ class EvaluateConfig(Config):
     device: str = "auto"
     cache: CacheConfig = CacheConfig()
     """how a dataset in an object store is read"""
+
+
+class EvaluateConfig(AskConfig):
+    """A run on one dataset: retrieval between its pictures and captions, or the task that the run was fine-tuned for."""
+
+    dataset: str
+    output: str
+    """folder for scores.json and predictions.jsonl"""
+
+
+class PredictConfig(AskConfig):
+    """What a run says of a dataset, or of single pictures; no truth is needed."""
+
+    dataset: str | None = None
+    """folder of a dataset; with `picture`, what pictures are compared with"""
+    output: str | None = None
+    """folder for the predictions; unset: they are only printed, which takes `picture` or a few texts"""
+    picture: tuple[str, ...] = ()
+    """picture files, one or a list; statements are about two pictures each"""
+    text: tuple[str, ...] = ()
+    """texts to be judged, found or mapped, one or a list; in place of a dataset's own annotations"""
+    question: tuple[str, ...] = ()
+    """questions to be answered, one or a list; in place of a dataset's own"""
+    phrases: tuple[str, ...] = ()
+    """concepts of the given pictures, best first; unset: chosen as those of the run's dataset were, where it saw any"""
+    form: Literal["jsonl", "parquet"] = "jsonl"
+    """of the predictions"""
+    named: PositiveInt = 5
+    """candidates that each prediction names"""
+    submission: str | None = None
+    """a file for the public evaluation server of VQA v2: every question once"""
+
+    @field_validator("picture", "text", "question", "phrases", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        values = (value,) if isinstance(value, str) else value
+        if not isinstance(values, list | tuple) or not all(isinstance(each, str) for each in values):
+            raise ValueError(
+                f"{value!r} is no text or list of texts; put texts with signs such as : into quotes of their own"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _something_to_look_at(self) -> Self:
+        if self.dataset is None and not self.picture:
+            raise ValueError("name dataset=… or picture=… to look at")
+        if self.text and self.question:
+            raise ValueError("give text or question, not both")
+        if self.phrases and not self.picture:
+            raise ValueError("phrases are concepts of given pictures; give picture=…, or leave phrases out")
+        if self.output is None and not self.picture and not self.text:
+            raise ValueError("name output=… for the predictions of a dataset")
+        return self
 
 
 def changed_keys(stored: dict[str, Any], current: dict[str, Any], prefix: str = "") -> list[str]:

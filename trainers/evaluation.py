@@ -9,17 +9,14 @@ from shards.reader import open_dataset
 from trainers import evaluator
 from trainers.checkpoint import find_checkpoint
 from trainers.config import EvaluateConfig
-from trainers.evaluator import OnProgress, Scores
+from trainers.evaluator import Scores
+from trainers.exam import OnProgress, silent
 from trainers.grounding_evaluator import GroundingScores, evaluate_grounding
 from trainers.ranking_evaluator import RankingScores, evaluate_ranking, ranked_task
 from trainers.tasks import load_task
 from trainers.tasks.grounding import GroundingTask
 
 AnyScores: TypeAlias = Scores | RankingScores | GroundingScores
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    return None
 
 
 def plan(config: EvaluateConfig) -> str:
@@ -33,7 +30,7 @@ def plan(config: EvaluateConfig) -> str:
     return f"step {checkpoint.step:,} of {checkpoint.run} {does} {len(dataset):,} records of {dataset.path} -> {config.output}"
 
 
-def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = _silent) -> AnyScores:
+def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> AnyScores:
     """Evaluate a run and write scores.json and predictions.jsonl into `config.output`.
 
     Raises:

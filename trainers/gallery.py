@@ -1,11 +1,12 @@
-"""The evaluation set of a retrieval run: every picture once, every text once, nothing dropped, nothing repeated."""
+"""What a retrieval compares: every picture once, every text once, nothing dropped, nothing repeated."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,34 +14,46 @@ from torch import Tensor
 
 from model.examples import Paired
 from shards.errors import DatasetError
-from shards.reader import Dataset
 from shards.records import Caption, Record
-from shards.sidecar import Sidecar
+from trainers.shelf import Notes, Shelf
 from trainers.task import ImageView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GalleryText:
-    """One caption: which picture it belongs to, and which of its captions it is."""
+    """One text: where it stands, and which picture of the gallery it belongs to, where it does."""
 
     text: str
-    image: int  # position in the gallery
-    annotation: int
+    annotation: int  # which caption of its record, or which of the given texts
+    key: str | None  # of its record; `None` where it was given
+    image: int | None  # position in the gallery
+
+    def address(self) -> dict[str, Any]:
+        """Say where it stands and what it says."""
+        return {"key": self.key, "annotation": self.annotation, "text": self.text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gallery:
     """What is compared with what. Headers only; pixels are read while embedding."""
 
-    dataset: Dataset
-    concepts: Sidecar | None
+    shelf: Shelf
+    concepts: Notes | None
     places: tuple[tuple[int, int], ...]  # shard and row of each picture
     keys: tuple[str, ...]  # record key of each picture
     texts: tuple[GalleryText, ...]
 
+    def with_texts(self, texts: Sequence[GalleryText]) -> Gallery:
+        """The same pictures, beside other texts."""
+        return replace(self, texts=tuple(texts))
+
+    def apart(self) -> tuple[GalleryText, ...]:
+        """The texts, as belonging to no picture of the gallery that they are put into."""
+        return tuple(replace(text, image=None) for text in self.texts)
+
     def relevant(self) -> Tensor:
         """Mark which texts belong to which picture: (images, texts) bool."""
-        owner = torch.tensor([text.image for text in self.texts])
+        owner = torch.tensor([-1 if text.image is None else text.image for text in self.texts])
         return owner[None, :] == torch.arange(len(self.keys))[:, None]
 
     def picture_examples(self, view: ImageView, images: Sequence[int]) -> list[Paired]:
@@ -56,7 +69,7 @@ class Gallery:
             shard, row = self.places[image]
             key = self.keys[image]
             phrases = tuple(self.concepts.row(shard, key)["phrases"]) if self.concepts is not None else ()
-            pixels = view(self.dataset.record(shard, row), draws)
+            pixels = view(self.shelf.record(shard, row), draws)
             examples.append(Paired(key=key, images=(pixels,), concepts=phrases, text=""))
         return examples
 
@@ -67,39 +80,53 @@ class Gallery:
             shard, row = self.places[image]
             rows.setdefault(shard, []).append(row)
         for shard, own in rows.items():
-            self.dataset.expect(shard, partial(iter, own))
+            self.shelf.expect(shard, partial(iter, own))
 
     def text_examples(self, texts: Sequence[int]) -> list[Paired]:
         """Take some texts as examples without a picture."""
         chosen = [self.texts[text] for text in texts]
-        return [Paired(key=f"{self.keys[text.image]}#{text.annotation}", text=text.text) for text in chosen]
+        return [Paired(key=f"{text.key}#{text.annotation}", text=text.text) for text in chosen]
 
 
-def read_gallery(dataset: Dataset, concepts: Sidecar | None, *, limit: int | None = None) -> Gallery:
-    """List the pictures and captions of a dataset, in its order.
+def read_gallery(shelf: Shelf, concepts: Notes | None, *, limit: int | None = None) -> Gallery:
+    """List the pictures and captions of a dataset, in its order; every picture needs a caption.
 
     Raises:
-        DatasetError: a record has no caption, or there is no record at all.
+        DatasetError: a record has no caption or no picture, or there is no record at all.
+    """
+    gallery = list_gallery(shelf, concepts, limit=limit)
+    captioned = {text.image for text in gallery.texts}
+    for image, key in enumerate(gallery.keys):
+        if image not in captioned:
+            raise DatasetError(f"{shelf.path}: record {key!r} has no caption; retrieval needs pictures with captions")
+    return gallery
+
+
+def list_gallery(shelf: Shelf, concepts: Notes | None, *, limit: int | None = None) -> Gallery:
+    """List the pictures of a shelf, and what captions they have, in its order.
+
+    Raises:
+        DatasetError: a record has no picture, or there is no record at all.
     """
     places: list[tuple[int, int]] = []
     keys: list[str] = []
     texts: list[GalleryText] = []
-    for shard, row, record in islice(_headers(dataset), limit):
-        captions = [(number, item) for number, item in enumerate(record.annotations) if isinstance(item, Caption)]
-        if not captions or not record.media:
-            raise DatasetError(
-                f"{dataset.path}: record {record.key!r} has no {'picture' if captions else 'caption'}; "
-                "retrieval needs pictures with captions"
-            )
-        texts += [GalleryText(text=item.text, image=len(keys), annotation=number) for number, item in captions]
+    for shard, row, record in islice(_headers(shelf), limit):
+        if not any(media.kind == "image" for media in record.media):
+            raise DatasetError(f"{shelf.path}: record {record.key!r} has no picture; retrieval needs pictures")
+        texts += [
+            GalleryText(text=item.text, annotation=number, key=record.key, image=len(keys))
+            for number, item in enumerate(record.annotations)
+            if isinstance(item, Caption)
+        ]
         places.append((shard, row))
         keys.append(record.key)
     if not keys:
-        raise DatasetError(f"{dataset.path}: the dataset is empty, there is nothing to evaluate on")
-    return Gallery(dataset=dataset, concepts=concepts, places=tuple(places), keys=tuple(keys), texts=tuple(texts))
+        raise DatasetError(f"{shelf.path}: the dataset is empty, there is nothing to look at")
+    return Gallery(shelf=shelf, concepts=concepts, places=tuple(places), keys=tuple(keys), texts=tuple(texts))
 
 
-def _headers(dataset: Dataset) -> Iterator[tuple[int, int, Record]]:
-    for shard in range(len(dataset.manifest)):
-        for row, record in enumerate(dataset.records(shard, payload=False)):
+def _headers(shelf: Shelf) -> Iterator[tuple[int, int, Record]]:
+    for shard in range(len(shelf.shard_sizes())):
+        for row, record in enumerate(shelf.records(shard, payload=False)):
             yield shard, row, record

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from trainers.distributed import Group
+
+T = TypeVar("T")
 
 _PADDING = -1  # the place of a row that only fills a rank's part up
 
@@ -53,6 +56,25 @@ def gather_rows(group: Group, parts: Sequence[Tensor], places: Sequence[int], *,
     if not torch.equal(own.sort().values, torch.arange(total, device=own.device)):
         raise ValueError(f"the ranks' rows do not fill {total} places once each")
     return rows[own.argsort()]
+
+
+def gather_items(group: Group, items: Sequence[T], places: Sequence[int], *, total: int) -> list[T]:
+    """Put the objects of all ranks in order; every rank must call it, also one that has none.
+
+    Args:
+        group: the ranks.
+        items: this rank's; they are pickled on their way.
+        places: where each belongs in `range(total)`.
+        total: objects of all ranks together.
+
+    Raises:
+        ValueError: a place was filled twice or not at all.
+    """
+    told = group.tell(list(zip(places, items, strict=True)))
+    found = {place: item for part in told.values() for place, item in part}
+    if sum(map(len, told.values())) != total or found.keys() != set(range(total)):
+        raise ValueError(f"the ranks' items do not fill {total} places once each")
+    return [found[place] for place in range(total)]
 
 
 def _filled(rows: Tensor, length: int, value: int) -> Tensor:

@@ -77,7 +77,7 @@ def annotation_of(record: Record, annotation: int | None, kind: type[AnnotationT
     if not isinstance(found, kind):
         has = "no annotations" if found is None else f"annotations of type {found.type!r}"
         raise DatasetError(
-            f"record {record.key!r} has {has}, this task needs {kind.type}s: train on a dataset made from {kind.type}s"
+            f"record {record.key!r} has {has}, this task needs {kind.type}s: name a dataset made from {kind.type}s"
         )
     return found
 

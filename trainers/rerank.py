@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,7 +15,11 @@ from trainers.recall import FILLER
 # plus the contrast's own logit, two experts of one pair; BLIP (Li et al., 2022) adds its similarity likewise.
 Scoring = Literal["match", "match_and_contrast"]
 
+Direction = Literal["text_to_image", "image_to_text"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
+
+@runtime_checkable
 class PairMatcher(Protocol):
     """A family that can match states it has computed before."""
 
@@ -93,6 +97,7 @@ def match_candidates(
     k: int,
     pairs_per_pass: int,
     scoring: Scoring = "match",
+    directions: Sequence[Direction] = DIRECTIONS,
     on_image: Callable[[int], object] = lambda done: None,
 ) -> Tensor:
     """Match some pictures with their candidates of either direction.
@@ -107,13 +112,18 @@ def match_candidates(
         k: candidates per query.
         pairs_per_pass: texts that are matched with one picture at a time, at most.
         scoring: what a matched pair scores.
+        directions: whose candidates are matched; where only texts or only pictures ask, the others' candidates are not.
         on_image: told how many pictures are done.
 
     Returns:
         (len(images), texts): the scores, 0 where a pair is no candidate.
     """
     similarity = states.similarity()
-    wanted = candidates(similarity, k) | candidates(similarity.T, k).T  # (images, texts)
+    wanted = torch.zeros_like(similarity, dtype=torch.bool)  # (images, texts)
+    if "image_to_text" in directions:
+        wanted |= candidates(similarity, k)
+    if "text_to_image" in directions:
+        wanted |= candidates(similarity.T, k).T
     lengths = states.text_mask.sum(dim=1)
     scores = similarity.new_zeros(len(images), similarity.shape[1])
     for number, image in enumerate(images):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 from model.examples import Example
-from shards.records import Record
+from shards.reader import Dataset
+from shards.records import Annotation, Record
 from shards.stream import Count, Item
 from trainers.arrival import Deferred
 from trainers.stopwatch import Stopwatch
@@ -50,4 +52,48 @@ class Task(Protocol):
 
     def example(self, item: Item, view: ImageView, rng: np.random.Generator) -> Example:
         """Make one example, keyed by `item.name`; every random choice comes from `rng`, which is keyed by it, too."""
+        ...
+
+
+@runtime_checkable
+class RankedTask(Task, Protocol):
+    """A task whose examples are answered by ranking candidates."""
+
+    @property
+    def asks(self) -> type[Annotation]:
+        """The kind of annotation that an example is made of."""
+        ...
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures an example is about."""
+        ...
+
+    def ask(self, text: str) -> Annotation:
+        """What a record holds where somebody asks `text` of its pictures, and nobody knows the answer."""
+        ...
+
+    def candidates(self, datasets: Iterable[Dataset]) -> tuple[str, ...]:
+        """What to choose from; `datasets` are those that were trained on."""
+        ...
+
+    def is_known(self, annotation: Annotation) -> bool:
+        """Whether the truth of an annotation is published."""
+        ...
+
+    def scores(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> Mapping[str, float]:
+        """Score one prediction per annotation, of those whose truth is published; empty where none is."""
+        ...
+
+
+@runtime_checkable
+class SubmittedTask(Protocol):
+    """A task that a public server scores on a split without truth."""
+
+    def submission(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> str:
+        """Write the file that the server takes.
+
+        Raises:
+            DatasetError: an annotation has no id, or an id comes twice: the server would refuse the file.
+        """
         ...

@@ -144,7 +144,7 @@ def _of_annotation(annotation: Annotation, media: tuple[Media, ...]) -> Iterator
 
 def _words(annotation: Annotation) -> Iterator[tuple[str, str]]:
     match annotation:
-        case Detection() | Entailment():
+        case Detection() | Entailment() if annotation.label is not None:
             yield "Labels", annotation.label
         case Label():
             yield "Labels", annotation.name

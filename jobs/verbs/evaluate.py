@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
-from jobs.progress import Bar, progress
+from jobs.progress import Stages
 from trainers.config import EvaluateConfig
 
 HELP = (
@@ -22,17 +20,8 @@ def run(config: EvaluateConfig, *, dry_run: bool) -> int:
     if dry_run:
         print(plan(config))
         return 0
-    with ExitStack() as stack:
-        bars: dict[str, Bar] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in bars:
-                stack.close()  # the bar of the stage before
-                unit = {"texts": "texts", "rank": "examples"}.get(stage, "pictures")
-                bars[stage] = stack.enter_context(progress(stage, total=total, unit=unit))
-            bars[stage].advance(done - bars[stage].done)
-
-        scores = evaluate(config, on_progress=advance)
+    with Stages({"rank": "examples", "texts": "texts", "maps": "expressions"}, unit="pictures") as stages:
+        scores = evaluate(config, on_progress=stages)
     if is_first_process():
         print(scores.table())
     return 0

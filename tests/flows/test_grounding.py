@@ -145,5 +145,5 @@ def test_proposals_of_other_pictures_or_of_no_form_are_refused(tmp_path: Path, e
 def test_a_dataset_without_boxes_is_refused(tmp_path: Path, trained: Path, world: Any) -> None:
     world()
     config = EvaluateConfig(checkpoint=str(trained), dataset=str(tmp_path / "world"), output=str(tmp_path / "scores"))
-    with pytest.raises(DatasetError, match="no expression with a box"):
+    with pytest.raises(DatasetError, match="not one of the groundings"):
         evaluate(config)

@@ -31,13 +31,15 @@ class VisualEntailment:
 
     emits: ClassVar[type[Example]] = Classify
     count: ClassVar[Literal["records", "annotations"]] = "annotations"
+    asks: ClassVar[type[Annotation]] = Entailment
+    pictures: ClassVar[int] = 1
 
     def __init__(self, config: Config) -> None:
         self.classes = config.classes
 
     def example(self, item: Item, view: ImageView, rng: np.random.Generator) -> Classify:
         found = annotation_of(item.record, item.annotation, Entailment)
-        if found.label not in self.classes:
+        if found.label is not None and found.label not in self.classes:
             raise DatasetError(
                 f"record {item.record.key!r}: label {found.label!r} is none of {', '.join(self.classes)}; set task.classes"
             )
@@ -46,17 +48,27 @@ class VisualEntailment:
             images=(view(item.record, rng),),
             concepts=concepts_of(item),
             text=found.hypothesis,
-            label=self.classes.index(found.label),
+            label=None if found.label is None else self.classes.index(found.label),
             classes=self.classes,
         )
+
+    def ask(self, text: str) -> Entailment:
+        """A hypothesis that nobody has judged."""
+        return Entailment(hypothesis=text)
 
     def candidates(self, datasets: Iterable[Dataset]) -> tuple[str, ...]:
         """The classes, whatever was trained on."""
         return self.classes
 
+    def is_known(self, annotation: Annotation) -> bool:
+        """Whether its label is published."""
+        return isinstance(annotation, Entailment) and annotation.label is not None
+
     def scores(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> Mapping[str, float]:
-        """Score the predicted classes."""
-        return accuracy(predicted, [each.label for each in annotations if isinstance(each, Entailment)])
+        """Score the predicted classes of hypotheses whose label is published."""
+        labels = [each.label if isinstance(each, Entailment) else None for each in annotations]
+        known = [(said, label) for said, label in zip(predicted, labels, strict=True) if label is not None]
+        return accuracy([said for said, _ in known], [label for _, label in known]) if known else {}
 
 
 def build(config: Config) -> VisualEntailment:

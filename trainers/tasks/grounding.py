@@ -13,10 +13,10 @@ from pydantic import NonNegativeInt
 
 from model.examples import Example, Paired
 from shards.config import Config as BaseConfig
-from shards.records import Grounding
+from shards.records import Caption, Grounding
 from shards.stream import Item
 from trainers.metrics.referring import Convention
-from trainers.pairing import annotation_of, concepts_of, identity_of
+from trainers.pairing import annotation_of, caption_of, concepts_of, identity_of
 from trainers.task import ImageView
 
 
@@ -35,7 +35,10 @@ class Config(BaseConfig):
 
 
 class GroundingTask:
-    """Emits each expression with its picture; expressions of one picture are no negatives of one another."""
+    """Emits each expression with its picture; expressions of one picture are no negatives of one another.
+
+    A caption is an expression without a box: it can be trained on and mapped, and judged by nothing.
+    """
 
     emits: ClassVar[type[Example]] = Paired
     count: ClassVar[Literal["records", "annotations"]] = "annotations"
@@ -48,9 +51,16 @@ class GroundingTask:
             key=item.name,
             images=(view(item.record, rng),),
             concepts=concepts_of(item),
-            text=annotation_of(item.record, item.annotation, Grounding).text,
+            text=_expression(item),
             identity=identity_of(item.record),
         )
+
+
+def _expression(item: Item) -> str:
+    annotations = item.record.annotations
+    if annotations and isinstance(annotations[item.annotation or 0], Caption):
+        return caption_of(item.record, item.annotation).text
+    return annotation_of(item.record, item.annotation, Grounding).text
 
 
 def build(config: Config) -> GroundingTask:

@@ -30,6 +30,8 @@ class StatementTask:
 
     emits: ClassVar[type[Example]] = Compare
     count: ClassVar[Literal["records", "annotations"]] = "annotations"
+    asks: ClassVar[type[Annotation]] = Statement
+    pictures: ClassVar[int] = 2
 
     def example(self, item: Item, view: ImageView, rng: np.random.Generator) -> Compare:
         found = annotation_of(item.record, item.annotation, Statement)
@@ -42,14 +44,23 @@ class StatementTask:
             label=found.label,
         )
 
+    def ask(self, text: str) -> Statement:
+        """A statement that nobody has judged."""
+        return Statement(text=text)
+
     def candidates(self, datasets: Iterable[Dataset]) -> tuple[str, ...]:
         """False and true."""
         return TRUTH
 
+    def is_known(self, annotation: Annotation) -> bool:
+        """Whether its label is published."""
+        return isinstance(annotation, Statement) and annotation.label is not None
+
     def scores(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> Mapping[str, float]:
-        """Score the predicted truth; empty where the labels are not published."""
-        labels = [each.label for each in annotations if isinstance(each, Statement) and each.label is not None]
-        return accuracy(predicted, [TRUTH[label] for label in labels]) if len(labels) == len(annotations) else {}
+        """Score the predicted truth of statements whose label is published."""
+        labels = [each.label if isinstance(each, Statement) else None for each in annotations]
+        known = [(said, TRUTH[label]) for said, label in zip(predicted, labels, strict=True) if label is not None]
+        return accuracy([said for said, _ in known], [label for _, label in known]) if known else {}
 
 
 def build(config: Config) -> StatementTask:

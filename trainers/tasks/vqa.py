@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -13,7 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from model.examples import Example, Generate, Target
 from shards.config import Config as BaseConfig
-from shards.errors import ConfigError
+from shards.errors import ConfigError, DatasetError
 from shards.reader import Dataset
 from shards.records import Annotation, Question
 from shards.stream import Item
@@ -39,6 +40,8 @@ class VqaTask:
 
     emits: ClassVar[type[Example]] = Generate
     count: ClassVar[Literal["records", "annotations"]] = "annotations"
+    asks: ClassVar[type[Annotation]] = Question
+    pictures: ClassVar[int] = 1
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -53,6 +56,10 @@ class VqaTask:
             prompt=found.question,
             targets=tuple(Target(text=answer.text, weight=answer.weight * scale) for answer in found.answers),
         )
+
+    def ask(self, text: str) -> Question:
+        """A question that nobody has answered."""
+        return Question(question=text)
 
     def candidates(self, datasets: Iterable[Dataset]) -> tuple[str, ...]:
         """The answers to choose from: of the list, or the commonest of some datasets, the most frequent first.
@@ -76,28 +83,75 @@ class VqaTask:
         ordered = sorted(counts, key=lambda text: (-counts[text], text))
         return tuple(ordered[: self.config.answers_kept])
 
-    def scores(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> Mapping[str, float]:
-        """Score answers by the rules of the public evaluation; empty where the answers are not published."""
-        questions = [each for each in annotations if isinstance(each, Question)]
-        if not all(question.answers for question in questions):
-            return {}
-        said = {str(question.id): answer for question, answer in zip(questions, predicted, strict=True)}
-        given = [human_answers(question) for question in questions]
-        commonest = Counter(answer for answers in given for answer in answers).most_common(1)[0][0]
-        constant = 100 * sum(vqa_accuracy(commonest, answers) for answers in given) / len(given)
-        return {**vqa_scores(said, questions).as_metrics(), "constant": constant}
+    def is_known(self, annotation: Annotation) -> bool:
+        """Whether its answers are published."""
+        return isinstance(annotation, Question) and bool(annotation.answers)
 
-    def submission(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> list[dict[str, object]]:
-        """What the public evaluation server takes: one object per question, ids as numbers where they are."""
-        return [
-            {"question_id": int(each.id) if each.id and each.id.isdecimal() else each.id, "answer": answer}
-            for each, answer in zip(annotations, predicted, strict=True)
+    def scores(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> Mapping[str, float]:
+        """Score answers by the rules of the public evaluation, of those questions whose answers are published.
+
+        Beside it stand `constant`, what always saying the commonest answer would score, and `constant_by_type`, what saying
+        the commonest of each question type would.
+
+        Raises:
+            DatasetError: the weights of a question's answers are no shares of annotators.
+        """
+        known = [
+            # Numbered anew: a dataset need not have ids, and scores need none.
+            (replace(each, id=str(number)), said)
+            for number, (each, said) in enumerate(zip(annotations, predicted, strict=True))
+            if isinstance(each, Question) and each.answers
         ]
+        if not known:
+            return {}
+        questions = [question for question, _ in known]
+        try:
+            given = [human_answers(question) for question in questions]
+        except ValueError as error:
+            raise DatasetError(f"these answers cannot be scored: {error}") from error
+        said = {str(question.id): answer for question, answer in known}
+        metrics = vqa_scores(said, questions).as_metrics() | {"constant": _constant(given)}
+        types: dict[str, list[Sequence[str]]] = {}
+        for question, answers in zip(questions, given, strict=True):
+            types.setdefault(question.question_type or "", []).append(answers)
+        if len(types) > 1:
+            own = [_constant(answers) * len(answers) for answers in types.values()]
+            metrics["constant_by_type"] = sum(own) / len(given)
+        return metrics
+
+    def submission(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> str:
+        """Write what VQA v2's evaluation server takes: a JSON list of {question_id, answer}, ids as numbers where they are.
+
+        Raises:
+            DatasetError: a question has no id, or an id comes twice.
+        """
+        ids = [each.id for each in annotations]
+        repeated = [id for id, count in Counter(ids).items() if count > 1]
+        if None in ids or repeated:
+            wrong = (
+                "a question has no id"
+                if None in ids
+                else f"question {repeated[0]} comes {ids.count(repeated[0])} times"
+            )
+            raise DatasetError(
+                f"no submission can be made: {wrong}, and the server wants each id once; leave submission out"
+            )
+        rows = [
+            {"question_id": int(id) if id is not None and id.isdecimal() else id, "answer": answer}
+            for id, answer in zip(ids, predicted, strict=True)
+        ]
+        return json.dumps(rows, ensure_ascii=False) + "\n"
 
 
 def build(config: Config) -> VqaTask:
     """Build the task."""
     return VqaTask(config)
+
+
+def _constant(given: Sequence[Sequence[str]]) -> float:
+    """What always giving the commonest of these answers would score, in percent: what a reader who never looks could do."""
+    commonest = Counter(answer for answers in given for answer in answers).most_common(1)[0][0]
+    return 100 * sum(vqa_accuracy(commonest, answers) for answers in given) / len(given)
 
 
 def _read_list(path: str) -> tuple[str, ...]:

@@ -12,10 +12,10 @@ from torch.nn.functional import softmax
 from model.examples import Example, Generate
 from model.families.vicha.batch import AnswersBatch
 from model.families.vicha.config import Config
-from model.families.vicha.finetuned import SIDES, Finetuned, Ranking
+from model.families.vicha.finetuned import SIDES, Finetuned
 from model.families.vicha.heads import AnswersHead
 from model.families.vicha.towers import Reader, one_picture_fusion
-from model.family import Losses, Rank
+from model.family import Losses, Rank, Ranking
 from model.objectives.answers import AnswerTexts, answer_losses, answer_texts
 from model.towers.decoder import WordDecoder
 from model.towers.text import FusionTower

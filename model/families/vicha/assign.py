@@ -13,9 +13,9 @@ from model.examples import Example, Paired
 from model.families.vicha.batch import PairBatch, Pictures
 from model.families.vicha.compare import PairReader, double_fusion_layers
 from model.families.vicha.config import Config
-from model.families.vicha.finetuned import Finetuned, Ranking
+from model.families.vicha.finetuned import Finetuned
 from model.families.vicha.heads import AssignHead
-from model.family import Losses, Rank
+from model.family import Losses, Rank, Ranking
 from model.objectives.assignment import Assignment, draw_assignment
 from model.objectives.contrast import same_picture
 

@@ -12,10 +12,10 @@ from torch.nn.functional import softmax
 from model.examples import Classify, Example
 from model.families.vicha.batch import ClassesBatch
 from model.families.vicha.config import Config
-from model.families.vicha.finetuned import ClassHead, Finetuned, Ranking
+from model.families.vicha.finetuned import ClassHead, Finetuned
 from model.families.vicha.heads import ClassesHead
 from model.families.vicha.towers import Reader, one_picture_fusion
-from model.family import Losses, Rank
+from model.family import Losses, Rank, Ranking
 from model.objectives.classification import softened_cross_entropy
 from model.towers.text import FusionTower
 

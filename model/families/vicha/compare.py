@@ -12,10 +12,10 @@ from model.examples import Compare, Example
 from model.families.vicha.batch import CompareBatch, Pictures
 from model.families.vicha.classes import rank_classes, weighted_mean
 from model.families.vicha.config import Config
-from model.families.vicha.finetuned import SIDES, ClassHead, Finetuned, Ranking
+from model.families.vicha.finetuned import SIDES, ClassHead, Finetuned
 from model.families.vicha.heads import CompareHead
 from model.families.vicha.towers import Reader
-from model.family import Losses, Rank
+from model.family import Losses, Rank, Ranking
 from model.objectives.classification import softened_cross_entropy
 from model.towers.pairs import PairFusionTower
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -14,21 +13,13 @@ from model.families.vicha.batch import Pictures
 from model.families.vicha.config import Config
 from model.families.vicha.heads import DistilConfig
 from model.families.vicha.towers import ConceptStates, Reader
-from model.family import Decode, Embed, Family, Losses, Match, Progress, Rank
+from model.family import Decode, Embed, Family, Losses, Match, Progress, Rank, Ranking
 from model.initialisation import xavier_matrices
 from model.momentum import follow, frozen_twin
 from model.towers.image import ImageStates, PixelNorm
 
 StudentT = TypeVar("StudentT", bound=Reader[Any])
 SIDES = ("student", "twin")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranking:
-    """The best candidates of each example, best first."""
-
-    places: Tensor  # (B, k) numbers of candidates
-    scores: Tensor  # (B, k) their probabilities among the candidates that were compared
 
 
 class ClassHead(nn.Module):

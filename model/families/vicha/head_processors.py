@@ -96,10 +96,6 @@ class ClassesProcessor(HeadProcessor):
             weights=_weights(found),
         )
 
-    def request(self, request: Rank) -> Rank:
-        """Classes are numbers already."""
-        return request
-
 
 class CompareProcessor(HeadProcessor):
     """Sentences about two pictures, true or false."""
@@ -127,10 +123,6 @@ class CompareProcessor(HeadProcessor):
             labels=_labels([None if example.label is None else int(example.label) for example in found]),
             weights=_weights(found),
         )
-
-    def request(self, request: Rank) -> Rank:
-        """False and true are numbers already."""
-        return request
 
 
 class AnswersProcessor(HeadProcessor):

@@ -18,6 +18,7 @@ from model.examples import Example, Paired, View, stack_images
 from model.families.vicha.batch import PairBatch
 from model.families.vicha.config import Config, Padding
 from model.families.vicha.heads import AssignHead
+from model.family import Rank
 from model.text_cleaning import clean_caption
 from model.tokenizer import WordPiece, pad
 
@@ -47,6 +48,10 @@ class PictureTextProcessor:
         self.config = config
         self.tokenizer = tokenizer
         self.view = View(image_size=config.image_size, mean=config.pixel_mean, std=config.pixel_std)
+
+    def request(self, request: Rank) -> Rank:
+        """Nothing to prepare where candidates are numbers to the model, as classes are."""
+        return request
 
     def check_sizes(self, examples: Sequence[Example]) -> None:
         """Refuse a picture of another size by its example's key.

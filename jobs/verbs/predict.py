@@ -1,0 +1,48 @@
+"""What a run says of pictures that nobody has answered for: a dataset's, or a photo straight from its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jobs.progress import Stages
+from trainers.config import PredictConfig
+
+HELP = (
+    "answers, labels, maps or nearest texts and pictures of a run, over a dataset without truth or for picture=photo.jpg; "
+    "writes predictions.jsonl or .parquet, one row per record and annotation"
+)
+
+Config = PredictConfig
+
+SHOWN = 40  # rows that are printed of given pictures and texts
+
+
+def run(config: PredictConfig, *, dry_run: bool) -> int:
+    """Predict, and print what was found of given pictures; of several processes under `torchrun` the first speaks."""
+    from trainers.distributed import is_first_process
+    from trainers.prediction import plan, predict
+
+    if dry_run:
+        print(plan(config))
+        return 0
+    with Stages({"rank": "examples", "texts": "texts", "maps": "expressions"}, unit="pictures") as stages:
+        found = predict(config, on_progress=stages)
+    if is_first_process():
+        for row in found.rows[:SHOWN]:
+            print("\n".join(_told(row)))
+        if len(found.rows) > SHOWN:
+            print(f"… and {len(found.rows) - SHOWN:,} more")
+        where = [str(path) for path in (found.file, found.submission) if path is not None]
+        done = "was done already" if found.was_done else f"by step {found.step:,} of {found.checkpoint}"
+        print(f"{found.task}: {found.count:,} predictions, {done}" + (f" -> {', '.join(where)}" if where else ""))
+    return 0
+
+
+def _told(row: Mapping[str, Any]) -> Iterator[str]:
+    """Say one prediction to a person: what was asked, then what was found, best first."""
+    place = " ".join(str(part) for part in (row.get("key"), row.get("text")) if part is not None)
+    yield f"{place}:" if "peak" not in row else f"{place}: seen at x {row['peak'][0]}, y {row['peak'][1]}"
+    for found in row["ranked"]:
+        named = found.get("box") or [part for part in (found.get("key"), found.get("text")) if part is not None]
+        yield f"  {found['score']:10.4f}  " + " ".join(str(part) for part in named)
