@@ -107,22 +107,28 @@ def read_rows(path: str, *, key: str, delimiter: str) -> Iterator[Row]:
     """Read a CSV or TSV file row by row; blank lines are no rows.
 
     A TSV is taken literally (web captions are full of stray quotes), a CSV by the usual quoting rules.
+
+    Raises:
+        InputError: the file cannot be read as text, or a quote in it is never closed: all rows behind it would be one cell.
     """
     check_file(path, key=key)
     csv.field_size_limit(2**31 - 1)  # a cell may hold a picture in base64
     with Path(path).open("rb") as file:
         consumed = file.seek(3 if file.read(3) == b"\xef\xbb\xbf" else 0)
+        ended = False
 
         def lines() -> Iterator[str]:
-            nonlocal consumed
+            nonlocal consumed, ended
             for line in file:
                 consumed += len(line)
                 yield line.decode("utf-8", "surrogateescape")
+            ended = True
 
         literal = delimiter == "\t"
         reader = csv.reader(lines(), delimiter=delimiter, quoting=csv.QUOTE_NONE if literal else csv.QUOTE_MINIMAL)
         number, start = 0, consumed
         while True:
+            first_line = reader.line_num + 1
             try:
                 cells = next(reader, None)
             except csv.Error as error:
@@ -131,6 +137,11 @@ def read_rows(path: str, *, key: str, delimiter: str) -> Iterator[Row]:
                 ) from error
             if cells is None:
                 return
+            if ended:  # a row that asked for more than the last line
+                raise InputError(
+                    f"{key}: {path}: a quote that opens in the row of line {first_line} is never closed; "
+                    "close it, or double the quotes inside of texts"
+                )
             if any(cell.strip() for cell in cells):
                 number += 1
                 yield Row(number=number, offset=start, size=consumed - start, cells=tuple(cells))

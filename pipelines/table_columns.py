@@ -86,8 +86,8 @@ class Columns(BaseConfig):
             ways = ", ".join(
                 " + ".join(needs) + "".join(f" [+ {name}]" for name in may) for needs, may in _KINDS.values()
             )
-            what = " + ".join(sorted(given)) or "no annotation"
-            raise ValueError(f"{what} is no kind of annotation; give the columns of one of: {ways}")
+            what = f"{' + '.join(sorted(given))} is no kind of annotation" if given else "no annotation is named"
+            raise ValueError(f"{what}; give the columns of one of: {ways}")
         media = self._given(among=_MEDIA)
         if len(media - {"image2"}) > 1 or media == {"image2"}:
             raise ValueError(

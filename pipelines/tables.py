@@ -38,6 +38,7 @@ class TableRow:
     number: int
     values: Mapping[str, Any]
     address: Address
+    surplus: int = 0  # cells behind the last column: a text whose commas nobody quoted
 
 
 class Table(Protocol):
@@ -112,11 +113,16 @@ class DelimitedTable:
         return False
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
-        places = {column: self._header.index(column) for column in columns}
+        places = {column: self._place(column) for column in columns}
         for row in read_rows(self.path, key=KEY, delimiter=self._delimiter):
             if row.number > 1:
                 values = {name: row.cells[at] if at < len(row.cells) else None for name, at in places.items()}
-                yield TableRow(number=row.number - 1, values=values, address={"offset": row.offset, "size": row.size})
+                yield TableRow(
+                    number=row.number - 1,
+                    values=values,
+                    address={"offset": row.offset, "size": row.size},
+                    surplus=sum(bool(cell.strip()) for cell in row.cells[len(self._header) :]),
+                )
 
     def cell(self, address: Address, column: str) -> Any:
         text = _slice(self.path, address).decode("utf-8", "surrogateescape")
@@ -126,7 +132,12 @@ class DelimitedTable:
             delimiter=self._delimiter,
             quoting=csv.QUOTE_NONE if literal else csv.QUOTE_MINIMAL,
         )
-        return next(row for row in reader if row)[self._header.index(column)]
+        return next(row for row in reader if row)[self._place(column)]
+
+    def _place(self, column: str) -> int:
+        if self._header.count(column) > 1:
+            raise InputError(f"{KEY}: {self.path} has several columns {column!r}; give each a name of its own")
+        return self._header.index(column)
 
 
 @dataclass(slots=True)

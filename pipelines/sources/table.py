@@ -78,7 +78,7 @@ class _TableSource:
             yield from self._items(rows)
 
     def _rows(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """Yield (what to group by, (table, number, id, media, cells)) of every row; media are `Place`s as plain values."""
+        """Yield (what to group by, (table, number, id, media, cells, surplus)) of every row; media are `Place`s as plain values."""
         for name, table in self._open().items():
             self._check_columns(table.columns(), path=name)
             forms = {column: self._form(table, column) for column, _ in self._columns.media}
@@ -91,7 +91,17 @@ class _TableSource:
                     for place in self._places(row, column, kind, table=name, form=forms[column])
                 ]
                 id = self._id(row, media)
-                yield id or f"{name} row {row.number}", (name, row.number, id, media, self._columns.cells(row.values))
+                yield (
+                    id or f"{name} row {row.number}",
+                    (
+                        name,
+                        row.number,
+                        id,
+                        media,
+                        self._columns.cells(row.values),
+                        row.surplus,
+                    ),
+                )
 
     def _places(
         self, row: TableRow, column: str, kind: str, *, table: str, form: MediaForm
@@ -120,7 +130,7 @@ class _TableSource:
 
     def _items(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[Draft]:
         """The media item of some rows, and an item of its own for each row that brings another under the same id."""
-        table, number, id, media, _ = rows[0]
+        table, number, id, media, *_ = rows[0]
         where = f"{table} row {number}"
         problem = self._problem(id, media, where)
         stem = f"{Path(table).stem}-{number:0{_ID_DIGITS}d}" if id is None else _without_ending(id)
@@ -128,13 +138,17 @@ class _TableSource:
         if problem is None:
             first.media.extend(_place(place) for place in media)
         others: list[Draft] = []
-        for table, number, _, again, cells in rows:
+        for table, number, _, again, cells, surplus in rows:
             where = f"{table} row {number}"
             draft = first
             if problem is None and _differ(media, again):
                 wrong: Problem = ("duplicate_id", f"{where} gives the id {printable(first.id)} to another media item")
                 draft = Draft(id=first.id, stem=where, problem=wrong)
                 others.append(draft)
+            if surplus:
+                what = f"{where} has {surplus} more cells than the header; put texts that hold commas in quotes"
+                draft.refuse(where, "unsupported", what)
+                continue
             kind, boxes = self._columns.annotation, self._config.box_as
             for place, found in annotations_of(cells, kind, boxes=boxes, where=where):
                 if isinstance(found, MediaProblem):

@@ -62,9 +62,12 @@ def _rows(config: Config) -> Iterator[tuple[str, tuple[int, str, str | None]]]:
     rows = read_rows(config.annotations, key="source.annotations", delimiter=delimiter)
     head = list(islice(rows, _ROWS_LOOKED_AT))
     image, caption, has_header = _find_columns(head, config)
+    width = len(head[0].cells)
     for row in islice(chain(head, rows), int(has_header), None):
         place = row.cells[image].strip() if image < len(row.cells) else ""
-        text = row.cells[caption] if caption < len(row.cells) else None
+        # A caption with an unquoted delimiter falls into several cells; as the last column they belong together.
+        cells = row.cells[caption:] if caption == width - 1 else row.cells[caption : caption + 1]
+        text = delimiter.join(cells) if cells else None
         yield place or f"row {row.number}", (row.number, place, text)
 
 

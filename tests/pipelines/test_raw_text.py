@@ -30,7 +30,7 @@ READERS: dict[str, Callable[[str], object]] = {
 def test_a_compressed_file_is_said_to_be_one(reader: str, pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
     path = tmp_path / "captions.json"
     path.write_bytes(pack(b'{"a": 1}'))
-    with pytest.raises(InputError, match="is compressed .*; unpack it"):
+    with pytest.raises(InputError, match=r"is compressed .*; unpack it"):
         READERS[reader](str(path))
 
 
@@ -41,6 +41,22 @@ def test_what_python_cannot_take_is_one_sentence(reader: str, value: str, tmp_pa
     path.write_text(f'{{"a": {value}}}')
     with pytest.raises(InputError, match="no valid JSON"):
         READERS[reader](str(path))
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_quote_that_is_never_closed_stops_the_run_and_is_found_by_its_line(end: str, tmp_path: Path) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_text('file,text\na.jpg,"two\nlines"\nb.jpg,"open\nc.jpg,words\nd.jpg,more' + end, newline="")
+    with pytest.raises(InputError, match="opens in the row of line 4 is never closed"):
+        list(read_rows(str(path), key="k", delimiter=","))
+
+
+@pytest.mark.parametrize("last", ['b.jpg,"closed"', 'b.jpg,"closed\nlater"', 'b.jpg,5" wide', "b.jpg,plain"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_every_other_last_row_is_read(last: str, end: str, tmp_path: Path) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_text("file,text\na.jpg,words\n" + last + end, newline="")
+    assert [row.cells[0] for row in read_rows(str(path), key="k", delimiter=",")] == ["file", "a.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,25 @@ def test_a_column_may_be_missing_from_the_first_rows(convert: Any, source: Any, 
     assert done.reasons() == {f"{name} row 1": "missing_field"}
 
 
+def test_a_text_whose_commas_nobody_quoted_is_refused_and_never_cut_short(
+    convert: Any, source: Any, photos: Path, tmp_path: Path
+) -> None:
+    spec = source("t.csv", [{"file": "a.jpg", "text": "one"}], media=str(photos))
+    (tmp_path / "t.csv").write_text('file,text\na.jpg,a dog, running\na.jpg,"a dog, asleep",,\n')
+    done = convert(spec)
+    assert done.captions == {"a.jpg": ["a dog, asleep"]}
+    assert done.reasons("annotation") == {"t.csv row 1": "unsupported"}
+
+
+def test_two_columns_of_one_name_are_not_chosen_between(
+    convert: Any, source: Any, photos: Path, tmp_path: Path
+) -> None:
+    spec = source("t.csv", [{"file": "a.jpg", "text": "one"}], media=str(photos))
+    (tmp_path / "t.csv").write_text("file,text,text\na.jpg,one,two\n")
+    with pytest.raises(InputError, match="several columns 'text'"):
+        convert(spec)
+
+
 def test_json_lines_may_be_called_json(convert: Any, source: Any, photos: Path, tmp_path: Path) -> None:
     spec = source("t.jsonl", [{"file": "a.jpg", "text": "one"}], media=str(photos))
     (tmp_path / "t.jsonl").rename(tmp_path / "t.json")

@@ -72,3 +72,8 @@ def test_rows_of_one_picture_become_one_record_and_urls_become_rejects(convert: 
 def test_a_table_that_cannot_be_understood_asks_for_the_columns(convert: Any, source: Any) -> None:
     with pytest.raises(InputError, match=r"set source\.columns\.image"):
         convert(source("x.tsv", "one\ttwo\nthree\tfour\n"))
+
+
+def test_a_comma_that_nobody_quoted_stays_in_its_caption(convert: Any, source: Any) -> None:
+    text = "image,caption\na.jpg,a dog, running, fast\nb.jpg,a small cat\n"
+    assert convert(source("x.csv", text)).captions == {"a.jpg": ["a dog, running, fast"], "b.jpg": ["a small cat"]}
