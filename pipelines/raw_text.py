@@ -140,7 +140,7 @@ def read_rows(path: str, *, key: str, delimiter: str) -> Iterator[Row]:
             if ended:  # a row that asked for more than the last line
                 raise InputError(
                     f"{key}: {path}: a quote that opens in the row of line {first_line} is never closed; "
-                    "close it, or double the quotes inside of texts"
+                    "close it, or double the quotes inside of texts; where the file was cut, download or unpack it again"
                 )
             if any(cell.strip() for cell in cells):
                 number += 1

@@ -112,6 +112,10 @@ def test_a_file_cut_in_the_middle_never_passes_for_a_whole_one(layout: Any, shar
         with pytest.raises(InputError, match=r"line \d+.*no valid JSON|no valid JSON at line \d+, column \d+"):
             layout(pairs, cut)
         return
+    if layout.kind == "csv":  # every text has quotes, so a cut leaves one open
+        with pytest.raises(InputError, match="never closed"):
+            layout(pairs, cut)
+        return
     done = layout(pairs, cut)  # lines know nothing of lines to come; those that are there are all accounted for
     assert done.card.raw_annotations == done.card.annotations + len(done.reasons("annotation")) + sum(
         reject.annotations for reject in done.rejects if reject.level == "item"

@@ -161,7 +161,7 @@ def test_names_of_whole_items_and_texts_without_media(made: Any) -> None:
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ({"image": "f"}, "no annotation is no kind of annotation; give the columns of one of: caption, question"),
+        ({"image": "f"}, "no annotation is named; give the columns of one of: caption, question"),
         ({"image": "f", "caption": "c", "question": "q"}, r"caption \+ question is no kind of annotation"),
         ({"image": "f", "text": "t"}, r"text is no kind .* text \+ box"),
         ({"image": "f", "answer": "a"}, r"question \[\+ answer\]"),
