@@ -1,13 +1,14 @@
 """CPU time and memory to find the next batch of a run that is far into an epoch: the order, a view, and batches by tokens.
 
-    python -m benchmarks.order_cost [--rounds 5] [--peers VENV/bin/python]
+    python -m benchmarks.order_cost [--rounds 5] [--mosaicml VENV/bin/python] [--litdata VENV/bin/python]
 
 Ours: the order of an epoch of 4 million items in 4,000 shards, jumped into at 80 %; the same as a whole stream with a batch of
 256 addresses; a billion items in 100,000 shards, in a fresh process, with its memory; a view of one item in a hundred of 100
 million; and a far batch of 16,384 tokens of 10 million items.
 
-The peer is MosaicML Streaming, where it is installed: the partition and the shuffle that it makes for the same epoch when it
-goes on at 80 %. LitData makes its order inside an open data set, so it cannot be asked for one alone and is not measured.
+The peers, where they are installed, go on at 80 % of the same epoch: MosaicML Streaming makes its partition and its shuffle,
+LitData begins to iterate over a data set whose index names 4,000 chunks, all of them links to one, with the state of a loader.
+They want different versions of other libraries, so each takes the Python of an environment of its own.
 """
 
 from __future__ import annotations
@@ -50,15 +51,40 @@ shuffled = get_shuffle("py1e", numpy.full({SHARDS}, {ITEMS // SHARDS}), 1, 1, 3,
 chosen = numpy.where(places == -1, -1, shuffled[places])
 print(time.process_time() - began)
 """
+_LITDATA = f"""
+import json, os, tempfile, time
+from litdata import StreamingDataset
+from litdata.streaming.writer import BinaryWriter
+with tempfile.TemporaryDirectory() as folder:
+    writer = BinaryWriter(folder, chunk_size={ITEMS // SHARDS})
+    for number in range({ITEMS // SHARDS}):
+        writer.add_item(number, number)
+    writer.done()
+    writer.merge()
+    path = os.path.join(folder, "index.json")
+    index = json.load(open(path))
+    (chunk,) = index["chunks"]
+    index["chunks"] = [dict(chunk, filename=f"link-{{number}}.bin") for number in range({SHARDS})]
+    for each in index["chunks"]:
+        os.link(os.path.join(folder, chunk["filename"]), os.path.join(folder, each["filename"]))
+    json.dump(index, open(path, "w"))
+    for counted in (False, True):
+        items = StreamingDataset(folder, shuffle=True, seed=1)
+        items.load_state_dict(items.state_dict({ITEMS * 8 // 10}, 1, {BATCH}))
+        began = time.process_time()
+        iter(items)
+        if counted:
+            print(time.process_time() - began)
+"""
+PEERS = {"mosaicml": _MOSAICML, "litdata": _LITDATA}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure by turns, print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="how often each side runs")
-    parser.add_argument(
-        "--peers", default=sys.executable, help="the Python of an environment with the peer; default: this one"
-    )
+    for peer in PEERS:
+        parser.add_argument(f"--{peer}", default=sys.executable, help=f"the Python that has {peer}; default: this one")
     options = parser.parse_args(arguments)
     rounds = options.rounds
     sides: dict[str, Callable[[], object]] = {"order_jump": jump, "stream_and_batch": stream_and_batch}
@@ -71,12 +97,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             began = time.process_time()
             sides[name]()
             spent[name].append((time.process_time() - began) * 1_000)
-    peer = [_in_process(options.peers, _MOSAICML) for _ in range(rounds)]
+    peers = {name: [_in_process(getattr(options, name), PEERS[name]) for _ in range(rounds)] for name in PEERS}
     fresh = [_in_process(sys.executable, _FRESH) for _ in range(rounds)]
     result = {
         "items": ITEMS,
         "cpu_ms": {name: spread(values) for name, values in spent.items()},
-        "mosaicml_cpu_ms": spread([each[0] * 1_000 for each in peer if each]) if all(peer) else "not installed",
+        **{
+            f"{name}_cpu_ms": spread([each[0] * 1_000 for each in found]) if all(found) else "not installed"
+            for name, found in peers.items()
+        },
         "billion_items": {
             "cpu_ms": spread([seconds * 1_000 for seconds, _ in fresh]),
             "memory_mb": spread([kilobytes / 1_024 for _, kilobytes in fresh]),
