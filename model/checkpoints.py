@@ -71,11 +71,15 @@ def save_weights(module: nn.Module, path: str | Path, metadata: Mapping[str, str
         path: the file; its folder must exist.
         metadata: words kept in the file's header.
     """
+    save_tensors(module.state_dict(), path, metadata)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors under their names, bit for bit, as safetensors; see `save_weights`."""
     from safetensors.torch import save_file
 
-    state: Mapping[str, Tensor] = module.state_dict()
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    save_file(tensors, str(path), metadata=dict(metadata or {}))
+    copied = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    save_file(copied, str(path), metadata=dict(metadata or {}))
 
 
 def load_weights(module: nn.Module, path: str | Path) -> ImportReport:
@@ -86,9 +90,7 @@ def load_weights(module: nn.Module, path: str | Path) -> ImportReport:
     Raises:
         ValueError: the file cannot be read, or a tensor has another shape and is neither a position table nor a queue.
     """
-    tensors = read_tensors(path)
-    grids = module.position_grids() if isinstance(module, HasPositionGrids) else {}
-    return fill(module, tensors, grids=grids)
+    return fill_own(module, read_tensors(path))
 
 
 def load_earlier_weights(module: nn.Module, path: str | Path) -> ImportReport:
@@ -97,9 +99,17 @@ def load_earlier_weights(module: nn.Module, path: str | Path) -> ImportReport:
     Raises:
         ValueError: as `load_weights`.
     """
-    tensors = read_tensors(path)
-    tensors = module.adopt(tensors) if isinstance(module, AdoptsWeights) else tensors
+    return fill_from_earlier(module, read_tensors(path))
+
+
+def fill_own(module: nn.Module, tensors: Mapping[str, Tensor]) -> ImportReport:
+    """Fill a module from tensors under its own names; see `load_weights`."""
     return fill(module, tensors, grids=module.position_grids() if isinstance(module, HasPositionGrids) else {})
+
+
+def fill_from_earlier(module: nn.Module, tensors: Mapping[str, Tensor]) -> ImportReport:
+    """Fill a module from tensors of an earlier stage; see `load_earlier_weights`."""
+    return fill_own(module, module.adopt(tensors) if isinstance(module, AdoptsWeights) else tensors)
 
 
 def read_tensors(path: str | Path, *, allowed: Sequence[type] = ()) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.functional import normalize
 
 EMPTY = -100  # identity of a queue column that holds no picture yet
@@ -24,11 +26,16 @@ def process_rank() -> int:
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
+def all_columns(columns: Tensor) -> Tensor:
+    """The columns of a queue that is spread over processes, gathered; of any other queue its own."""
+    return columns.full_tensor() if isinstance(columns, DTensor) else columns
+
+
 class FeatureQueue(nn.Module):
     """The last Q momentum features of pictures and texts, as columns, and where the next ones go.
 
     Everything lies in buffers, so that a checkpoint holds it and a resumed run continues bit for bit. Nothing here
-    reads a value back from the device.
+    reads a value back from the device. Whoever compares with the columns takes `all_columns` of them.
     """
 
     images: Tensor  # (D, Q) unit columns
@@ -47,6 +54,13 @@ class FeatureQueue(nn.Module):
             self.register_buffer("identities", torch.full((1, size), EMPTY, dtype=torch.long))
 
     @torch.no_grad()
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Keep only this process's share of the columns: the buffers become DTensors over a mesh of one dimension."""
+        for name in ("images", "texts", *(("identities",) if self.with_identities else ())):
+            # Every process holds the same columns, so each takes its own and nothing is sent.
+            self.register_buffer(name, distribute_tensor(self.get_buffer(name), mesh, [Shard(1)], src_data_rank=None))
+
+    @torch.no_grad()
     def push(self, images: Tensor, texts: Tensor, identity: Tensor) -> None:
         """Overwrite the oldest columns with the features of all processes, in rank order.
 
@@ -62,10 +76,27 @@ class FeatureQueue(nn.Module):
         count = len(images)
         images, texts = images[-self.size :], texts[-self.size :]
         skipped = count - len(images)
-        columns = (self.pointer + skipped + torch.arange(len(images), device=self.pointer.device)) % self.size
-        self.images.index_copy_(1, columns, images.t().to(self.images.dtype))
-        self.texts.index_copy_(1, columns, texts.t().to(self.texts.dtype))
+        first = self.pointer + skipped
+        _overwrite(self.images, images.t(), first)
+        _overwrite(self.texts, texts.t(), first)
         if self.with_identities:
             known = gather_rows(identity)[-self.size :]
-            self.identities.index_copy_(1, columns, known.masked_fill(known < 0, EMPTY)[None])
+            _overwrite(self.identities, known.masked_fill(known < 0, EMPTY)[None], first)
         self.pointer.add_(count).remainder_(self.size)
+
+
+def _overwrite(queue: Tensor, columns: Tensor, first: Tensor) -> None:
+    """Write (D, n) columns into a (D, Q) queue from column `first` (1,) on, going round at its end."""
+    size, count = queue.shape[1], columns.shape[1]
+    columns = columns.to(queue.dtype)
+    if not isinstance(queue, DTensor):
+        queue.index_copy_(1, (first + torch.arange(count, device=first.device)) % size, columns)
+        return
+    # Which columns are this process's is known, how many of the new ones fall among them is not: each of its columns
+    # looks up whether a new one has come for it, so that nothing waits for the device.
+    own = queue.to_local()
+    mesh = queue.device_mesh
+    share = -(-size // mesh.size())  # as torch cuts: the last processes may have fewer, or none
+    places = mesh.get_local_rank() * share + torch.arange(own.shape[1], device=own.device)
+    age = (places - first) % size
+    own.copy_(torch.where(age < count, columns[:, age.clamp(max=count - 1)], own))

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -25,6 +26,14 @@ def follow(twin: nn.Module, student: nn.Module, *, momentum: float) -> None:
     Parameters only: these models hold no buffer that training changes (no batch norm). Two multi-tensor calls, so there is
     no launch per parameter; not `lerp`, whose rounding differs from the published update.
     """
-    following: list[Tensor] = list(twin.parameters())
+    pairs = [_alike(own, led) for own, led in zip(twin.parameters(), student.parameters(), strict=True)]
+    following = [own for own, _ in pairs]
     torch._foreach_mul_(following, momentum)
-    torch._foreach_add_(following, [parameter.detach() for parameter in student.parameters()], alpha=1.0 - momentum)
+    torch._foreach_add_(following, [led for _, led in pairs], alpha=1.0 - momentum)
+
+
+def _alike(own: Tensor, led: Tensor) -> tuple[Tensor, Tensor]:
+    """Two parameters as plain tensors of one size: this process's shards where both are spread alike, else both whole."""
+    if not isinstance(led, DTensor):
+        return own, led.detach()
+    return (own.to_local(), led.to_local()) if isinstance(own, DTensor) else (own, led.full_tensor())

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from model.checkpoints import ImportReport, load_earlier_weights, load_weights
+from model.checkpoints import ImportReport, fill_from_earlier, fill_own, read_tensors
 from model.families import load_family
 from model.family import Family, Processor
 from model.text_cleaning import clean_caption, clean_question
@@ -179,13 +179,13 @@ def load_initial_weights(family: Family, init: str) -> ImportReport:
         ConfigError: nothing of the file fits the family, or a tensor has another size.
     """
     path = Path(init)
-    weights = path if path.is_file() else find_checkpoint(path).weights
     try:
-        report = load_earlier_weights(family, weights)
+        tensors = read_tensors(path) if path.is_file() else find_checkpoint(path).tensors()
+        report = fill_from_earlier(family, tensors)
     except ValueError as error:
         raise ConfigError(f"init={init!r}: {error}") from error
     if not report.loaded:
-        raise ConfigError(f"init={init!r}: not one tensor of {weights} fits this family; import released weights first")
+        raise ConfigError(f"init={init!r}: not one tensor of it fits this family; import released weights first")
     return report
 
 
@@ -196,7 +196,7 @@ def load_exactly(family: Family, checkpoint: Checkpoint) -> None:
         CheckpointError: a tensor is missing, left over or of another size.
     """
     try:
-        report = load_weights(family, checkpoint.weights)
+        report = fill_own(family, checkpoint.tensors())
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
     if report.missing or report.unexpected or report.resized or report.kept:

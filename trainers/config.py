@@ -20,8 +20,11 @@ from shards.remote import CacheConfig
 from shards.stream import DamageBudget
 from shards.view import ViewRule
 from trainers.augment import AugmentConfig
+from trainers.bad_loss import BadLossConfig, OnBadLoss
+from trainers.checkpoint import Form, KeepBest
 from trainers.loader import StartMethod
 from trainers.optim import CosineSchedule, OptimConfig, ScheduleConfig
+from trainers.parallel import FsdpConfig, Mode
 from trainers.rerank import Scoring
 from trainers.step import Precision
 
@@ -29,7 +32,8 @@ from trainers.step import Precision
 MAY_CHANGE = frozenset(
     {
         *("output", "loader_workers", "loader_start", "damage", "log_every", "checkpoint_every", "keep"),
-        *("tensorboard", "device", "cache"),
+        *("tensorboard", "device", "cache", "parallel", "fsdp", "checkpoint_form", "keep_best", "grace_s"),
+        *("on_bad_loss", "bad_loss"),
     }
 )
 
@@ -136,6 +140,10 @@ class TrainConfig(Config):
     compile: bool = False
     device: str = "auto"
     """auto, cpu, cuda or cuda:<number>"""
+    parallel: Mode = "ddp"
+    """of several processes: ddp, a copy of the model on each; fsdp, its layers in shards. Losses are the same either way"""
+    fsdp: FsdpConfig = FsdpConfig()
+    """what parallel=fsdp shards"""
     cache: CacheConfig = CacheConfig()
     """how datasets in object stores are read; never changes a batch"""
     loader_workers: NonNegativeInt = 0
@@ -144,9 +152,20 @@ class TrainConfig(Config):
     """how those processes begin: fork, spawn or forkserver; unset: as Python does by default"""
     damage: DamageBudget = DamageBudget()
     """how many damaged records the run tolerates, over all ranks; their slots are taken by reserves"""
+    on_bad_loss: OnBadLoss = "stop"
+    """what a step does whose loss or gradient is no number or explodes: stop the run, or skip the update on all ranks"""
+    bad_loss: BadLossConfig = BadLossConfig()
+    """what counts as an explosion, and how many steps may be skipped"""
     checkpoint_every: PositiveInt = 500
+    checkpoint_form: Form = "whole"
+    """whole: rank 0 writes all, while the others wait; sharded: every rank writes its part while the training goes on. Either
+    is resumed by any number of processes, with any `parallel`"""
     keep: PositiveInt = 3
     """how many of the newest checkpoints stay"""
+    keep_best: KeepBest | None = None
+    """which further checkpoint stays, linked to as checkpoints/best, such as {metric: loss, mode: min}"""
+    grace_s: PositiveFloat = 28
+    """seconds that a SIGTERM leaves to end the step and to write a checkpoint; then the process ends without one"""
     log_every: PositiveInt = 20
     tensorboard: bool = True
 
@@ -156,6 +175,11 @@ class TrainConfig(Config):
             raise ValueError("set exactly one of steps and epochs")
         if self.batch_tokens is not None and self.lanes > 1:
             raise ValueError("set batch_tokens or lanes, not both: batches by tokens are planned over one order")
+        if self.on_bad_loss == "skip" and self.optim.implementation != "fused":
+            raise ValueError(
+                f"on_bad_loss=skip needs optim.implementation=fused, which alone leaves an update out without waiting for the "
+                f"device; it is {self.optim.implementation!r}"
+            )
         return self
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch import distributed as dist
 
 from shards.errors import ConfigError, OstrakaError
@@ -120,15 +120,6 @@ class Group:
         """Wait for every rank."""
         if self.world > 1:
             dist.barrier()
-
-    def wrap(self, family: nn.Module) -> nn.Module:
-        """Average gradients over ranks. Buffers (queues) are the same on all ranks by construction, so none are sent."""
-        if self.world == 1:
-            return family
-        devices = [self.device] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(
-            family, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
 
 
 @contextmanager

@@ -15,15 +15,16 @@ from torch import Tensor
 from shards.address import example_rng
 from shards.config import validate
 from shards.errors import ConfigError, InputError
+from shards.order import Stream
 from shards.records import Record
 from shards.stream import Item, RecordStream, StreamState
-from trainers.assembly import open_streams
+from trainers.assembly import OpenStreams, open_streams
 from trainers.augment import AugmentConfig, Look, TrainView, decoded, picture_of
 from trainers.checkpoint import find_checkpoint
 from trainers.config import TrainConfig
 from trainers.mixing import lay_order
+from trainers.run import CONFIG
 from trainers.tasks import load_task
-from trainers.trainer import CONFIG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,16 @@ class Line:
     looks: tuple[Look, ...]  # one per picture that the task shows
     reserve: bool  # the slot's own record is damaged, and this is its stand-in
     sidecars: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        looks = "; ".join(
+            f"crop {look.crop.width}x{look.crop.height}+{look.crop.left}+{look.crop.top}"
+            + (" mirrored" if look.flipped else "")
+            + "".join(f" {operation.name}({operation.argument:+.2f})" for operation in look.operations)
+            for look in self.looks
+        )
+        place = f"{self.stream}, epoch {self.epoch}, {self.shard}"
+        return f"{self.slot:5d}  {self.name}  {looks}  [{place}]" + ("  reserve" if self.reserve else "")
 
 
 def lineage(run: str | Path, step: int, *, decode: bool = False) -> tuple[Line, ...]:
@@ -58,8 +69,7 @@ def lineage(run: str | Path, step: int, *, decode: bool = False) -> tuple[Line, 
     """
     config, state = _run_config(Path(run))
     streams = open_streams(config)
-    task = load_task(config.task)
-    order = lay_order(config, streams, task)
+    order = lay_order(config, streams, load_task(config.task))
     for name, digest in state.digests.items() if state is not None else ():
         if order.sources[name].dataset_digest != digest:
             raise InputError(
@@ -70,6 +80,14 @@ def lineage(run: str | Path, step: int, *, decode: bool = False) -> tuple[Line, 
         order = order.carry(state)
     if step < 1:
         raise ConfigError(f"step={step}: steps are counted from 1, as in the log")
+    return lines_of(config, streams, order, step, decode=decode)
+
+
+def lines_of(
+    config: TrainConfig, streams: OpenStreams, order: Stream, step: int, *, decode: bool = False
+) -> tuple[Line, ...]:
+    """Name every record of a step of a run whose datasets are open; see `lineage`."""
+    task = load_task(config.task)
     records = RecordStream(
         order, streams.datasets, count=task.count, sidecars=streams.sidecars, views=streams.views, payload=decode
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from model.family import Family
 from shards.config import Config
@@ -114,9 +116,9 @@ def build_optimizer(family: Family, config: OptimConfig, *, lr: float) -> torch.
     """Build AdamW over the family's trainable parameters, which must already lie on their device."""
     by_name: dict[str, nn.Parameter] = dict(family.named_parameters())
     groups = [
-        {"params": [by_name[name] for name in group.names], "weight_decay": group.weight_decay}
+        {"params": alike, "weight_decay": group.weight_decay}
         for group in parameter_groups(family, config)
-        if group.names
+        for alike in _kinds([by_name[name] for name in group.names])
     ]
     return torch.optim.AdamW(
         groups,
@@ -126,6 +128,14 @@ def build_optimizer(family: Family, config: OptimConfig, *, lr: float) -> torch.
         fused=config.implementation == "fused",
         foreach=config.implementation == "foreach",
     )
+
+
+def _kinds(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Sharded parameters and whole ones apart, where there are any: one fused update takes one kind."""
+    for is_sharded in (False, True):
+        alike = [parameter for parameter in parameters if isinstance(parameter, DTensor) is is_sharded]
+        if alike:
+            yield alike
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -171,9 +181,16 @@ def load_optimizer_state(
         # The only scalar is the step count: a fused optimiser keeps it beside its parameter, the others on the CPU.
         beside = bool(optimizer.defaults.get("fused"))
         optimizer.state[parameter] = {
-            label: moment.to(parameter.device if moment.ndim or beside else "cpu", copy=True)
+            label: _laid_like(parameter, moment.to(parameter.device if moment.ndim or beside else "cpu", copy=True))
             for label, moment in moments.items()
         }
+
+
+def _laid_like(parameter: nn.Parameter, moment: Tensor) -> Tensor:
+    """Cut a whole moment as its parameter is cut; every process holds it, so nothing is sent."""
+    if not isinstance(parameter, DTensor) or not moment.ndim:
+        return moment
+    return distribute_tensor(moment, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 def parameter_names(family: Family, optimizer: torch.optim.Optimizer) -> tuple[tuple[str, ...], ...]:

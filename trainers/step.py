@@ -10,12 +10,14 @@ from typing import Literal
 
 import torch
 import xxhash
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.family import Batch, Family, Losses, Progress
 from trainers.arrival import arrived
+from trainers.bad_loss import BadLossConfig, KeptBuffers, LossGuard, OnBadLoss
 from trainers.distributed import Group
 from trainers.optim import CosineSchedule, EpochCosineSchedule, Horizon, learning_rate, set_learning_rate
+from trainers.parallel import Parallel, clip_gradients, gradient_norm, lay_out
 
 Precision = Literal["fp32", "bf16"]
 
@@ -25,7 +27,8 @@ class StepLosses:
     """What one step reports; scalars stay on their device, so that no step waits for the accelerator."""
 
     losses: Mapping[str, Tensor]  # "loss" and "loss/<term>", means over micro-batches of this rank
-    logged: Mapping[str, Tensor]
+    logged: Mapping[str, Tensor]  # with `grad_norm`, of all ranks' gradients together, before clipping
+    bad: Tensor  # 1 where the loss is no number or explodes, else 0; the same on every rank
     lr: float
     copied_s: float  # of this process, to hand the batches to the device
 
@@ -45,7 +48,26 @@ class TrainStep:
         precision: Precision = "fp32",
         clip_norm: float | None = None,
         compiled: bool = False,
+        parallel: Parallel | None = None,
+        guard: LossGuard | None = None,
+        on_bad_loss: OnBadLoss = "stop",
     ) -> None:
+        """Join what a step is made of.
+
+        Args:
+            family: whose losses are computed.
+            optimizer: over the family's parameters, as they are laid out.
+            schedule: says the rate of a step.
+            horizon: of the run.
+            group: all ranks.
+            seed: of the run.
+            precision: of forward and backward.
+            clip_norm: the greatest norm of all gradients together; unset: any.
+            compiled: whether the family is compiled.
+            parallel: how the family lies on the ranks; unset: a copy on each.
+            guard: judges losses; unset: only by whether they are numbers.
+            on_bad_loss: `skip` leaves the update of a bad step out, which takes a fused optimiser.
+        """
         self.family = family
         self.optimizer = optimizer
         self.schedule = schedule
@@ -54,8 +76,12 @@ class TrainStep:
         self.seed = seed
         self.precision = precision
         self.clip_norm = clip_norm
-        self._wrapped = group.wrap(family)
-        self._forward: Callable[[Batch, Progress], Losses] = torch.compile(self._wrapped) if compiled else self._wrapped
+        self.guard = guard or LossGuard(BadLossConfig(), group)
+        self.on_bad_loss = on_bad_loss
+        self._parallel = parallel or lay_out(family, group)
+        self._forward: Callable[[Batch, Progress], Losses] = (
+            torch.compile(self._parallel.module) if compiled else self._parallel.module
+        )
 
     def __call__(self, batches: Sequence[Batch], step: int) -> StepLosses:
         """Take optimiser step `step` (from 0) over this rank's micro-batches.
@@ -69,6 +95,7 @@ class TrainStep:
         lr = learning_rate(self.schedule, step, self.horizon)
         set_learning_rate(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
+        kept = KeptBuffers(self.family) if self.on_bad_loss == "skip" else None
         copied_s = 0.0
         parts = []
         items = sum(map(len, batches))  # micro-batches of several tasks may differ in size
@@ -77,16 +104,30 @@ class TrainStep:
             there = batch.to(self.group.device, non_blocking=True)
             copied_s += time.perf_counter() - began
             parts.append(self._backward(arrived(there), progress, share=len(batch) / items, last=last))
+        self._parallel.finish_gradients()
+        learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        norm = gradient_norm(learning)
         if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.family.parameters(), self.clip_norm)
+            clip_gradients(learning, norm, limit=self.clip_norm)
+        losses = _mean([{"loss": each.total.detach()} | _prefixed(each.terms) for each in parts])
+        bad = self.guard.judge(losses["loss"], norm)
+        self._update(bad, kept)
+        logged = _mean([dict(each.logged) for each in parts]) | {"grad_norm": norm}
+        return StepLosses(losses=losses, logged=logged, bad=bad, lr=lr, copied_s=copied_s)
+
+    def _update(self, bad: Tensor, kept: KeptBuffers | None) -> None:
+        """Let the optimiser move the weights; where bad steps are skipped, only if this one is sound."""
+        if kept is None:
+            self.optimizer.step()
+            return
+        # What a gradient scaler hands to a fused optimiser: its kernel looks at the flag itself, so that nothing waits.
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+        self.optimizer.found_inf = bad  # type: ignore[attr-defined]
         self.optimizer.step()
-        totals = [{"loss": losses.total.detach()} | _prefixed(losses.terms) for losses in parts]
-        return StepLosses(
-            losses=_mean(totals), logged=_mean([dict(losses.logged) for losses in parts]), lr=lr, copied_s=copied_s
-        )
+        kept.restore_where(bad)
 
     def _backward(self, batch: Batch, progress: Progress, *, share: float, last: bool) -> Losses:
-        with self._exchange(last):
+        with self._parallel.exchange(last=last):
             with self._autocast():
                 losses = self._forward(batch, progress)
             torch.autograd.backward(losses.total * share)
@@ -96,13 +137,6 @@ class TrainStep:
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.group.device.type, dtype=torch.bfloat16)
-
-    def _exchange(self, last: bool) -> contextlib.AbstractContextManager[object]:
-        """Let ranks exchange gradients once per step, after the last micro-batch."""
-        if last or not isinstance(self._wrapped, nn.parallel.DistributedDataParallel):
-            return contextlib.nullcontext()
-        unsynchronised: contextlib.AbstractContextManager[object] = self._wrapped.no_sync()
-        return unsynchronised
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -4,44 +4,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from model.checkpoints import save_weights
-from shards.errors import ConfigError, DatasetError
-from shards.stream import Damage, RecordStream, Stream, StreamState
-from trainers.assembly import (
-    VOCABULARY,
-    Model,
-    OpenStreams,
-    build_model,
-    load_exactly,
-    load_initial_weights,
-    open_streams,
-    settle_vocabulary,
-)
-from trainers.augment import TrainView
-from trainers.checkpoint import Checkpoint, CheckpointFolder, RunState
-from trainers.config import MAY_CHANGE, TrainConfig, changed_keys
-from trainers.distributed import Group, joined_group
-from trainers.loader import LoadedStep, Loader
+from shards.errors import OstrakaError
+from shards.stream import Damage
+from trainers.assembly import open_streams
+from trainers.checkpoint import CheckpointFolder, RunState
+from trainers.config import TrainConfig
+from trainers.distributed import joined_group
+from trainers.interval_clock import IntervalClock
+from trainers.lineage import lines_of
 from trainers.meter import Meter
 from trainers.mixing import lay_order
 from trainers.observe import ORDER, Interval, JsonLines, MetricsFile, Observer, SteadyLine, TensorBoard
-from trainers.optim import Horizon, build_optimizer, learning_rate, load_optimizer_state, optimizer_state_by_name
 from trainers.presence import Termination, claimed, until_terminated
-from trainers.shared_steps import SharedSteps
-from trainers.step import StepLosses, TrainStep
+from trainers.run import Run, prepare, steps_of
 from trainers.tasks import load_task
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
+SLOTS_TOLD = 16  # of a bad step, how many of its slots the log spells out
 
 OnStep = Callable[
     [int, int, Interval | None], object
@@ -59,6 +44,7 @@ class TrainSummary:
     losses: Mapping[str, float]  # means over the last interval; empty when nothing was left to do
     seconds: float
     damaged: tuple[Damage, ...] = ()  # records whose slots were taken by reserves, over all ranks, each once
+    skipped: tuple[int, ...] = ()  # steps, counted from 1, whose update was left out for a bad loss
 
     @property
     def is_complete(self) -> bool:
@@ -66,38 +52,46 @@ class TrainSummary:
         return self.step >= self.steps
 
 
-def train(config: TrainConfig, *, on_step: OnStep | None = None, lines: bool = True) -> TrainSummary:
+def train(
+    config: TrainConfig,
+    *,
+    on_step: OnStep | None = None,
+    lines: bool = True,
+    termination: Termination | None = None,
+) -> TrainSummary:
     """Train from a config, or go on where the run in `config.output` stands.
 
     Args:
         config: the run.
         on_step: told after every step, on rank 0 only.
         lines: whether rank 0 logs a steady line per interval; a live bar makes it redundant.
+        termination: asked whether to end, by a launcher that catches signals itself.
 
     Raises:
         ConfigError: the config is wrong, or differs from the one that the run was started with.
         DatasetError: a dataset or sidecar is missing, damaged, or not the one that the run was started with.
-        NonFiniteLossError: a loss became NaN or infinite.
+        BadLossError: a loss became NaN or infinite, or exploded, and may not be skipped.
         BudgetError: more records are damaged than `damage` allows.
+        CheckpointError: a checkpoint cannot be written, or does not fit the config.
         PeerError: another process of the run stopped.
     """
     with ExitStack() as stack:
         group = stack.enter_context(joined_group(config.device))
         if group.is_main:
             stack.enter_context(claimed(Path(config.output)))
-        termination = stack.enter_context(until_terminated())
-        run = _prepare(config, group)
+        termination = stack.enter_context(until_terminated(termination, grace_s=config.grace_s))
+        run = prepare(config, group, termination)
         observers = _observers(run, lines=lines) if group.is_main else ()
         for observer in observers:
             stack.enter_context(closing(observer))
-        return _train(run, termination, observers, on_step)
+        return _train(run, observers, on_step)
 
 
 def plan(config: TrainConfig) -> str:
     """Say in one line what a run would do; opens the datasets, builds no model, writes nothing."""
     streams = open_streams(config)
     order = lay_order(config, streams, load_task(config.task))
-    steps = _steps(config, order)
+    steps = steps_of(config, order)
     checkpoint = CheckpointFolder(Path(config.output) / "checkpoints", keep=config.keep).latest()
     stands = f"goes on after step {checkpoint.step:,}" if checkpoint else "starts afresh"
     return (
@@ -106,280 +100,125 @@ def plan(config: TrainConfig) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    """All objects of a run, built once."""
-
-    config: TrainConfig  # resolved: the family's config in full
-    path: Path
-    group: Group
-    streams: OpenStreams
-    order: Stream
-    horizon: Horizon
-    shared_steps: SharedSteps
-    model: Model
-    step: TrainStep
-    folder: CheckpointFolder
-    checkpoint: Checkpoint | None
-
-    @property
-    def done(self) -> int:
-        return self.checkpoint.step if self.checkpoint is not None else 0
-
-
-def _prepare(config: TrainConfig, group: Group) -> _Run:
-    """Open the data, build the model, and put it where the newest checkpoint stands."""
-    path = Path(config.output)
-    folder = CheckpointFolder(path / "checkpoints", keep=config.keep)
-    with group.together():  # a node that lacks a dataset must not leave the others waiting
-        streams = open_streams(config)
-        task = load_task(config.task)
-        order = lay_order(config, streams, task)
-        checkpoint = folder.latest()
-    group.agree(
-        checkpoint.step if checkpoint else 0, "newest checkpoint; put `output` on storage that all of them share"
-    )
-    with group.together():
-        if group.is_main:
-            settle_vocabulary(config, streams, path)
-    model = build_model(config.family, path / VOCABULARY, seed=config.seed)
-    if task.emits not in model.family.serves:
-        raise ConfigError(
-            f"task.kind={config.task.get('kind')!r} makes {task.emits.__name__} examples, "
-            f"which family {model.spec['kind']!r} does not serve"
-        )
-    config = config.model_copy(update={"family": dict(model.spec)})
-    if checkpoint is not None:
-        refuse_another_run(checkpoint, config, streams)
-        order = order.carry(StreamState.from_json(checkpoint.state.order))
-    elif group.is_main:
-        _store_config(config, path)
-    horizon = Horizon(steps=_steps(config, order), steps_per_epoch=order.steps_per_epoch)
-    records = RecordStream(
-        order, streams.datasets, count=task.count, sidecars=streams.sidecars, views=streams.views, budget=config.damage
-    )
-    loader = Loader(
-        records,
-        task=task,
-        processor=model.processor,
-        view=TrainView(model.processor.view.image_size, config.augment),
-        rank=group.rank,
-        world=group.world,
-        micro_batches=config.micro_batches,
-        workers=config.loader_workers,
-        start_method=config.loader_start,
-    )
-    return _Run(
-        config=config,
-        path=path,
-        group=group,
-        streams=streams,
-        order=order,
-        horizon=horizon,
-        shared_steps=SharedSteps(
-            loader,
-            group,
-            allowed_damage=records.allowed_damage,
-            known=checkpoint.state.damaged if checkpoint is not None else (),
-        ),
-        model=model,
-        step=_step(config, model, group, horizon, checkpoint),
-        folder=folder,
-        checkpoint=checkpoint,
-    )
-
-
-def _train(
-    run: _Run, termination: Termination, observers: tuple[Observer, ...], on_step: OnStep | None
-) -> TrainSummary:
+def _train(run: Run, observers: tuple[Observer, ...], on_step: OnStep | None) -> TrainSummary:
     config, group, steps = run.config, run.group, run.horizon.steps
-    order_lines = JsonLines(run.path / ORDER, resume_step=run.done) if group.is_main else None
-    meter = Meter(group, resumed=run.checkpoint.state.interval if run.checkpoint else ())
     started = time.monotonic()
-    clock = _IntervalClock()
-    losses: Mapping[str, float] = {}
-    done = run.done
+    log = _Log(run, observers)
+    done = saved = run.done
     for loaded in run.shared_steps.steps(run.done, steps):
         taken = run.step(loaded.micro_batches, loaded.step)
-        meter.add(loaded.step, {**taken.losses, **taken.logged}, keys=loaded.names, first_slot=loaded.first_slot)
-        clock.add(loaded, taken)
+        log.meter.add(
+            loaded.step,
+            {**taken.losses, **taken.logged},
+            bad=taken.bad,
+            keys=loaded.names,
+            first_slot=loaded.first_slot,
+        )
+        log.clock.add(loaded, taken)
         done = loaded.step + 1
-        ends_interval = done % config.log_every == 0 or done == steps
-        # Alone, a process stops at once; several must stop at the same step, so they ask one another once per interval.
-        stops = termination.asked if group.world == 1 else ends_interval and group.any(termination.asked)
-        saves = done % config.checkpoint_every == 0 or done == steps or stops
         interval = None
-        if ends_interval or saves:
-            rows = meter.settle()
-            if order_lines is not None:
-                order_lines.write(rows)
-        if ends_interval:
-            means = meter.take()
-            losses = {name: value for name, value in means.items() if name == "loss" or name.startswith("loss/")}
-            interval = clock.interval(done, run, means, losses, lr=taken.lr)
-            for observer in observers:
-                observer.interval(interval)
-        if saves and group.is_main:
-            _save(run, done, meter)
+        if done % config.log_every == 0 or done == steps:
+            interval = log.end_interval(done, lr=taken.lr)
+        if done % config.checkpoint_every == 0 or done == steps:
+            log.save(done)
+            saved = done
         if on_step is not None and group.is_main:
             on_step(done, steps, interval)
-        if stops and done < steps:
-            logger.info("SIGTERM: stopped after step %d with a checkpoint; the same command goes on from there", done)
-            break
+    if done > saved:  # some rank was asked to end
+        log.save(done)
+    run.saver.settle()
+    if done < steps:
+        logger.info("SIGTERM: stopped after step %d with a checkpoint; the same command goes on from there", done)
     group.barrier()
-    if order_lines is not None:
-        order_lines.close()
+    log.close()
     return TrainSummary(
         output=config.output,
         step=done,
         steps=steps,
         resumed_from=run.done,
-        losses=losses,
+        losses=log.losses,
         seconds=time.monotonic() - started,
         damaged=run.shared_steps.damages,
+        skipped=log.meter.skipped,
     )
 
 
-def _steps(config: TrainConfig, order: Stream) -> int:
-    if config.steps is not None:
-        return config.steps
-    assert config.epochs is not None  # the config holds exactly one of the two
-    return order.steps_of(config.epochs)
+class _Log:
+    """What is told and kept of the steps: the lines of an interval, the order, the checkpoints."""
 
-
-def _step(
-    config: TrainConfig, model: Model, group: Group, horizon: Horizon, checkpoint: Checkpoint | None
-) -> TrainStep:
-    """Give the family its weights and the optimiser its moments."""
-    if checkpoint is not None:
-        load_exactly(model.family, checkpoint)
-    elif config.init is not None:
-        report = load_initial_weights(model.family, config.init)
-        if group.is_main:
-            logger.info("init from %s: %s", config.init, report)
-    model.family.to(group.device)
-    optimizer = build_optimizer(model.family, config.optim, lr=learning_rate(config.schedule, 0, horizon))
-    if checkpoint is not None:
-        load_optimizer_state(model.family, optimizer, checkpoint.optimizer_state(), where=str(checkpoint.path))
-        if group.is_main:
-            logger.info("resuming %s after step %d of %d", config.output, checkpoint.step, horizon.steps)
-    return TrainStep(
-        model.family,
-        optimizer,
-        schedule=config.schedule,
-        horizon=horizon,
-        group=group,
-        seed=config.seed,
-        precision=config.precision,
-        clip_norm=config.optim.clip_norm,
-        compiled=config.compile,
-    )
-
-
-def refuse_another_run(checkpoint: Checkpoint, config: TrainConfig, streams: OpenStreams) -> None:
-    """Stop before a run is continued with another config or other sidecars than it was started with.
-
-    Paths of datasets may change as long as their digests do not, which the order looks at. So may the batch size: the order
-    goes on at the very sample.
-
-    Raises:
-        ConfigError: names the keys that differ.
-        DatasetError: a concepts sidecar is another one.
-    """
-    stored, current = dict(checkpoint.state.config), config.model_dump(mode="json")
-    paths = {f"streams.{name}.{key}" for name in config.streams for key in ("dataset", "concepts")}
-    free = MAY_CHANGE | {"batch_size"}
-    keys = [key for key in changed_keys(stored, current) if key.split(".")[0] not in free and key not in paths]
-    if keys:
-        named = ", ".join(f"{key} ({_at(stored, key)!r} → {_at(current, key)!r})" for key in keys)
-        raise ConfigError(
-            f"{config.output} holds step {checkpoint.step} of a run with another config: {named}; restore the values, "
-            "or start a new run in another output (with init=… to keep the weights)"
-        )
-    if streams.sidecar_folders() != dict(checkpoint.state.sidecars):
-        raise DatasetError(
-            f"{config.output} was started with sidecars {dict(checkpoint.state.sidecars)}, the streams now have "
-            f"{streams.sidecar_folders()}; name the old ones in streams.<name>.concepts"
-        )
-    if stored["batch_size"] != config.batch_size:
-        logger.warning(
-            "batch_size was %d and is %d after step %d; steps, schedule and rates stay as the config says them",
-            *(stored["batch_size"], config.batch_size, checkpoint.step),
+    def __init__(self, run: Run, observers: tuple[Observer, ...]) -> None:
+        state = run.checkpoint.state if run.checkpoint is not None else None
+        self._run, self._observers = run, observers
+        self._order = JsonLines(run.path / ORDER, resume_step=run.done) if run.group.is_main else None
+        self._metrics: Mapping[str, float] = state.metrics if state is not None else {}
+        self.clock = IntervalClock()
+        self.losses: Mapping[str, float] = {}  # means over the last interval of this process
+        self.meter = Meter(
+            run.group,
+            resumed=state.interval if state is not None else (),
+            on_bad_loss=run.config.on_bad_loss,
+            allowed=run.config.bad_loss.allowed,
+            skipped=state.skipped if state is not None else (),
+            lineage=lambda step: _lineage(run, step),
         )
 
+    def end_interval(self, done: int, *, lr: float) -> Interval | None:
+        """Settle the interval and tell the observers; of one without a sound step there is nothing to tell."""
+        self._settle()
+        means = self.meter.take()
+        if means is None:
+            return None
+        self.losses = {name: value for name, value in means.items() if name == "loss" or name.startswith("loss/")}
+        self._metrics = means
+        interval = self.clock.interval(done, self._run, means, self.losses, lr=lr)
+        for observer in self._observers:
+            observer.interval(interval)
+        return interval
 
-def _at(values: Mapping[str, object], key: str) -> object:
-    found: object = values
-    for part in key.split("."):
-        found = found.get(part, "unset") if isinstance(found, Mapping) else "unset"
-    return found
+    def save(self, done: int) -> None:
+        """Write a checkpoint, or begin to, after `done` steps."""
+        self._settle()
+        run = self._run
+        state = RunState(
+            step=done,
+            config=run.config.model_dump(mode="json"),
+            order=run.order.state(done).to_json(),
+            sidecars=run.streams.sidecar_folders(),
+            interval=self.meter.settled,
+            damaged=run.shared_steps.damages,
+            metrics=self._metrics,
+            recent_losses=run.step.guard.recent(),
+            skipped=self.meter.skipped,
+        )
+        run.saver.save(state, run.model.family, run.step.optimizer)
+
+    def close(self) -> None:
+        """Close the files that are this object's own."""
+        if self._order is not None:
+            self._order.close()
+
+    def _settle(self) -> None:
+        rows = self.meter.settle()
+        if self._order is not None:
+            self._order.write(rows)
 
 
-def _save(run: _Run, done: int, meter: Meter) -> None:
-    state = RunState(
-        step=done,
-        config=run.config.model_dump(mode="json"),
-        order=run.order.state(done).to_json(),
-        sidecars=run.streams.sidecar_folders(),
-        interval=meter.settled,
-        damaged=run.shared_steps.damages,
+def _lineage(run: Run, step: int) -> str:
+    """What a step was made of, one line per slot, the first of them."""
+    try:
+        lines = lines_of(run.config, run.streams, run.order, step)
+    except OstrakaError as error:  # this must not hide what it was asked for
+        return f"; what the step was made of cannot be told ({error})"
+    more = (
+        f" (`python -m jobs lineage run={run.path} step={step}` names all {len(lines)})" if lines[SLOTS_TOLD:] else ""
     )
-    family = run.model.family
-    run.folder.save(
-        state,
-        write_weights=lambda path: save_weights(family, path),
-        optimizer_state=optimizer_state_by_name(family, run.step.optimizer),
-    )
+    return "\n".join([f"; step {step} was made of{more}:", *map(str, lines[:SLOTS_TOLD])])
 
 
-def _store_config(config: TrainConfig, path: Path) -> None:
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    unfinished = path / f".{CONFIG}"
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path / CONFIG)
-
-
-def _observers(run: _Run, *, lines: bool) -> tuple[Observer, ...]:
+def _observers(run: Run, *, lines: bool) -> tuple[Observer, ...]:
     observers: list[Observer] = [MetricsFile(run.path, resume_step=run.done)]
     if run.config.tensorboard:
         observers.append(TensorBoard(run.path, resume_step=run.done))
     if lines:
         observers.append(SteadyLine())
     return tuple(observers)
-
-
-class _IntervalClock:
-    """Speed and waiting since the last interval, and the time left at that speed."""
-
-    def __init__(self) -> None:
-        self._spent_s: defaultdict[str, float] = defaultdict(float)
-        self._items = 0  # of this rank
-        self._since = time.monotonic()
-        self._steps_since: int | None = None
-
-    def add(self, loaded: LoadedStep, taken: StepLosses) -> None:
-        """Count one step."""
-        self._items += len(loaded.names)
-        for name, seconds in (("wait", loaded.waited_s), ("copy", taken.copied_s), *loaded.spent_s.items()):
-            self._spent_s[name] += seconds
-
-    def interval(
-        self, done: int, run: _Run, means: Mapping[str, float], losses: Mapping[str, float], *, lr: float
-    ) -> Interval:
-        now = time.monotonic()
-        elapsed = max(now - self._since, 1e-9)
-        steps = done - (run.done if self._steps_since is None else self._steps_since)
-        interval = Interval(
-            step=done,
-            steps=run.horizon.steps,
-            losses=losses,
-            logged={name: value for name, value in means.items() if name not in losses},
-            lr=lr,
-            images_per_s=self._items * run.group.world / elapsed,
-            wait_share=min(1.0, self._spent_s["wait"] / elapsed),
-            eta_s=(run.horizon.steps - done) * elapsed / steps,
-            seconds={"step": elapsed / steps, **{name: value / steps for name, value in self._spent_s.items()}},
-            damaged=len(run.shared_steps.damages),
-        )
-        self._since, self._spent_s, self._steps_since, self._items = now, defaultdict(float), done, 0
-        return interval

@@ -26,24 +26,14 @@ class Config(BaseConfig):
 
 def run(config: Config, *, dry_run: bool) -> int:
     """Print one line per slot of the global batch."""
-    from trainers.lineage import Line, lineage
+    from trainers.lineage import lineage
 
     if dry_run:
         print(f"would compute step {config.step} of {config.run}; nothing is written either way")
         return 0
 
-    def told(line: Line) -> str:
-        looks = "; ".join(
-            f"crop {look.crop.width}x{look.crop.height}+{look.crop.left}+{look.crop.top}"
-            + (" mirrored" if look.flipped else "")
-            + "".join(f" {operation.name}({operation.argument:+.2f})" for operation in look.operations)
-            for look in line.looks
-        )
-        place = f"{line.stream}, epoch {line.epoch}, {line.shard}"
-        return f"{line.slot:5d}  {line.name}  {looks}  [{place}]" + ("  reserve" if line.reserve else "")
-
     for line in lineage(config.run, config.step, decode=config.decode):
-        print(json.dumps(dataclasses.asdict(line), default=_plain) if config.form == "jsonl" else told(line))
+        print(json.dumps(dataclasses.asdict(line), default=_plain) if config.form == "jsonl" else line)
     return 0
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, softmax
 
 from model.config import Config
-from model.feature_queue import FeatureQueue
+from model.feature_queue import FeatureQueue, all_columns
 
 
 class ContrastConfig(Config):
@@ -67,8 +67,8 @@ def contrast(
     Returns:
         The loss (both directions averaged) and its parts.
     """
-    text_candidates = torch.cat([twin_texts.t(), queue.texts], dim=1)  # (D, C)
-    image_candidates = torch.cat([twin_images.t(), queue.images], dim=1)  # (D, C)
+    text_candidates = torch.cat([twin_texts.t(), all_columns(queue.texts)], dim=1)  # (D, C)
+    image_candidates = torch.cat([twin_images.t(), all_columns(queue.images)], dim=1)  # (D, C)
     # Single precision under autocast too: a temperature of 0.01 makes a hundred of a small rounding.
     image_similarity = (images @ text_candidates).float() / temperature
     text_similarity = (texts @ image_candidates).float() / temperature
@@ -98,7 +98,7 @@ def hard_targets(similarity: Tensor, queue: FeatureQueue, identity: Tensor | Non
         return torch.eye(batch, similarity.shape[1], device=similarity.device, dtype=similarity.dtype)
     same = same_picture(identity)
     if queue.with_identities:
-        queued = (identity[:, None] == queue.identities) & (identity >= 0)[:, None]
+        queued = (identity[:, None] == all_columns(queue.identities)) & (identity >= 0)[:, None]
     else:
         queued = same.new_zeros(batch, similarity.shape[1] - batch)
     right = torch.cat([same, queued], dim=1).to(similarity.dtype)

@@ -20,8 +20,6 @@ def test_alone_a_process_is_the_main_one_and_sums_nothing() -> None:
         assert group.sum(torch.tensor([3])).item() == 3
         assert not group.any(False)
         group.agree(7, "anything")
-        module = torch.nn.Linear(1, 1)
-        assert group.wrap(module) is module
 
 
 def test_a_device_that_is_none_is_refused_in_a_sentence() -> None:

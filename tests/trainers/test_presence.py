@@ -65,7 +65,7 @@ def test_a_folder_is_free_again_afterwards(tmp_path: Path) -> None:
 
 def test_sigterm_becomes_a_request_and_the_former_handler_comes_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with until_terminated() as termination:
+    with until_terminated(grace_s=60) as termination:
         assert not termination.asked
         os.kill(os.getpid(), signal.SIGTERM)
         assert termination.asked

@@ -93,7 +93,7 @@ def test_losses_are_reported_by_name_with_their_total_and_the_rate() -> None:
     taken = step([_rows(0)], 1)
     assert set(taken.losses) == {"loss", "loss/square", "loss/pull"}
     torch.testing.assert_close(taken.losses["loss"], taken.losses["loss/square"] + taken.losses["loss/pull"])
-    assert set(taken.logged) == {"mean"}
+    assert set(taken.logged) == {"mean", "grad_norm"}
     assert taken.lr == pytest.approx(0.1)
     assert step.optimizer.param_groups[0]["lr"] == taken.lr
 
