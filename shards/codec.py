@@ -28,7 +28,7 @@ _ANNOTATION_TYPES: dict[str, type[Annotation]] = {kind.type: kind for kind in ty
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Header:
-    """What the JSON member says beside `schema` and the annotations."""
+    """What the JSON member says beside `schema` and the annotations: a `Record` to be, which knows its types."""
 
     key: str
     origin: Origin
@@ -46,18 +46,17 @@ def encode_record(record: Record) -> list[tuple[str, bytes]]:
     """
     _check_names(record)
     try:
-        header = checked_json(_Header(key=record.key, origin=record.origin, media=record.media))
-        annotations = ", ".join([_annotation_text(place, item) for place, item in enumerate(record.annotations)])
-        text = f'{{"schema": {SCHEMA}, {header[1:-1]}, "annotations": [{annotations}]}}'.encode()
+        text = f'{{"schema": {SCHEMA}, {checked_json(record)[1:]}'.encode()
     except (PlainError, UnicodeEncodeError) as problem:
         raise DatasetError(
             f"record {record.key!r}: its header{_sentence(problem)}; mend the source that made it"
         ) from problem
-    members = [("json", text), *record.payload.items()]
+    members = [(HEADER_MEMBER, text), *record.payload.items()]
     first = record.annotations[0] if record.annotations else None
-    if isinstance(first, Caption) and any(media.kind == "image" for media in record.media):
+    if type(first) is Caption and "image" in [media.kind for media in record.media]:
         members.append(("txt", first.text.encode()))
-    return sorted(members)
+    members.sort()
+    return members
 
 
 def decode_record(key: str, members: Mapping[str, bytes]) -> Record:
@@ -113,11 +112,6 @@ def tar_header(name: str, size: int) -> bytes:
     )
 
 
-def padding(size: int) -> bytes:
-    """The zero bytes that fill a member of `size` bytes up to the next tar block."""
-    return bytes(-size % BLOCK)
-
-
 _USTAR_OWNER = b"0000644\0" + b"0000000\0" * 2  # mode, user, group
 _USTAR_TIME = b"0" * 11 + b"\0"
 _USTAR_TAIL = (b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2).ljust(BLOCK - 156, b"\0")
@@ -127,20 +121,23 @@ _USTAR_SUM = (
 
 
 def _check_names(record: Record) -> None:
-    where = f"record {record.key!r}"
     if not _KEY.fullmatch(record.key):
         raise DatasetError(
-            f"{where}: keys are made of A-Z a-z 0-9 _ and -, because the first dot of a tar name ends the key"
+            f"record {record.key!r}: keys are made of A-Z a-z 0-9 _ and -, because the first dot of a tar name ends the key"
         )
-    names = [media.member for media in record.media]
-    if not all(map(_is_media_member, names)) or len(set(names)) != len(names):
-        raise DatasetError(f"{where}: media members {names} must be distinct extensions such as 'jpg' or '0.jpg'")
-    if names != list(record.payload) and set(names) != set(record.payload):
+    names = tuple([media.member for media in record.media])
+    if not _are_media_members(names):
         raise DatasetError(
-            f"{where}: its header names the media {sorted(names)} but it carries {sorted(record.payload)}"
+            f"record {record.key!r}: media members {[*names]} must be distinct extensions such as 'jpg' or '0.jpg'"
+        )
+    if names != tuple(record.payload) and set(names) != set(record.payload):
+        raise DatasetError(
+            f"record {record.key!r}: its header names the media {sorted(names)} but it carries {sorted(record.payload)}"
         )
     if len(record.annotations) > 1 and len(kinds := {annotation.type for annotation in record.annotations}) > 1:
-        raise DatasetError(f"{where} mixes the annotation types {sorted(kinds)}; write one dataset per type")
+        raise DatasetError(
+            f"record {record.key!r} mixes the annotation types {sorted(kinds)}; write one dataset per type"
+        )
 
 
 def _parse_header(header: Any) -> tuple[_Header, tuple[Annotation, ...]]:
@@ -157,19 +154,8 @@ def _parse_header(header: Any) -> tuple[_Header, tuple[Annotation, ...]]:
 
 
 @lru_cache(256)
-def _is_media_member(name: str) -> bool:
-    return _MEMBER.fullmatch(name) is not None and name not in _OWN_MEMBERS
-
-
-def _annotation_text(place: int, annotation: Annotation) -> str:
-    if type(annotation) is not _ANNOTATION_TYPES.get(annotation.type):
-        raise PlainError(
-            f".annotations[{place}] is a {type(annotation).__name__}, which is no annotation of the format"
-        )
-    try:
-        return checked_json(annotation)
-    except PlainError as problem:
-        raise PlainError(f".annotations[{place}]{problem}") from None
+def _are_media_members(names: tuple[str, ...]) -> bool:
+    return len(set(names)) == len(names) and all(_MEMBER.fullmatch(name) and name not in _OWN_MEMBERS for name in names)
 
 
 def _annotation_at(place: int, item: Any) -> Annotation:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +36,7 @@ SCHEMA = pa.schema(
         pa.field("text_length", pa.int32(), nullable=False),
     ]
 )
+_LISTS = ("member", "offset", "size", "xxh3")
 _VECTORS = ("annotations", "width", "height", "frames", "duration_s", "text_length")
 
 
@@ -64,12 +64,11 @@ class Member(NamedTuple):  # made for every file of a dataset, and a tuple is ma
     xxh3: int  # 64 bits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexRow:
-    """What the index says about one record."""
+class IndexRow(NamedTuple):
+    """What the index says about one record; its fields are the columns of the file, in their order."""
 
     key: str
-    members: tuple[Member, ...]
+    members: Sequence[Member]
     annotations: int
     width: int | None
     height: int | None
@@ -80,31 +79,26 @@ class IndexRow:
 
 def index_row(record: Record, members: Sequence[Member]) -> IndexRow:
     """Describe a record whose members have just been placed. Sizes and times are those of its first media item."""
-    first = record.media[0] if record.media else None
+    annotations = record.annotations
+    longest = max(map(text_length, annotations)) if annotations else 0
+    if not record.media:
+        return IndexRow(record.key, members, len(annotations), None, None, None, None, longest)
+    first = record.media[0]
     return IndexRow(
-        key=record.key,
-        members=tuple(members),
-        annotations=len(record.annotations),
-        width=first.width if first else None,
-        height=first.height if first else None,
-        frames=first.frames if first else None,
-        duration_s=first.duration_s if first else None,
-        text_length=max(map(text_length, record.annotations), default=0),
+        record.key, members, len(annotations), first.width, first.height, first.frames, first.duration_s, longest
     )
 
 
 def encode_index(rows: Sequence[IndexRow]) -> bytes:
     """Write an index as Parquet bytes that depend on nothing but the rows (and the version of pyarrow)."""
-    columns: dict[str, list[Any]] = {
-        "key": [row.key for row in rows],
-        "member": [[member.extension for member in row.members] for row in rows],
-        "offset": [[member.offset for member in row.members] for row in rows],
-        "size": [[member.size for member in row.members] for row in rows],
-        "xxh3": [[member.xxh3 for member in row.members] for row in rows],
-    }
-    for name in _VECTORS:
-        columns[name] = [getattr(row, name) for row in rows]
-    return encode_parquet(pa.table(columns, schema=SCHEMA))
+    keys, members, *vectors = zip(*rows, strict=True) if rows else [()] * len(IndexRow._fields)
+    starts = np.cumsum([0, *map(len, members)], dtype=np.int32)
+    flat = [member for some in members for member in some]
+    columns = [pa.array(keys, type=SCHEMA.field("key").type)]
+    for name, values in zip(_LISTS, zip(*flat, strict=True) if flat else [()] * len(_LISTS), strict=True):
+        columns.append(pa.ListArray.from_arrays(starts, pa.array(values, type=SCHEMA.field(name).type.value_type)))
+    columns += [pa.array(values, type=SCHEMA.field(name).type) for name, values in zip(_VECTORS, vectors, strict=True)]
+    return encode_parquet(pa.Table.from_arrays(columns, schema=SCHEMA))
 
 
 def encode_parquet(table: pa.Table) -> bytes:
@@ -135,7 +129,7 @@ class ShardIndex:
         self.name = name
         table = table.combine_chunks()
         self._keys = table["key"]
-        lists = {column: _flat(table[column]) for column in ("member", "offset", "size", "xxh3")}
+        lists = {column: _flat(table[column]) for column in _LISTS}
         self._starts = lists["member"][0]
         if any(not np.array_equal(starts, self._starts) for starts, _ in lists.values()):
             raise DatasetError(f"{index_path(name)}: its member lists differ in length; rebuild the index")

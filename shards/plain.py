@@ -11,7 +11,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from json.encoder import encode_basestring
 from typing import Any, TypeVar, cast
@@ -216,17 +216,14 @@ def _writer(kind: Any) -> Writer:
     if kind is Any:
         return lambda value: _JSON.encode(to_plain(value))
     if origin in (typing.Union, types.UnionType):
-        (inner_kind,) = [argument for argument in arguments if argument is not type(None)]
-        inner = _writer(inner_kind)
-        return lambda value: "null" if value is None else inner(value)
+        return _union_writer([argument for argument in arguments if argument is not type(None)])
     if origin is tuple:
         many = arguments[-1] is Ellipsis
-        items = (
-            _sequence(_writer(arguments[0]), into=", ".join)
+        return (
+            _sequence(_writer(arguments[0]), into=_list_text)
             if many
-            else _fixed(tuple(map(_writer, arguments)), into=", ".join)
+            else _fixed(tuple(map(_writer, arguments)), into=_list_text)
         )
-        return lambda value: f"[{items(value)}]"
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         members = _mapping(_writer(arguments[1]))
         return lambda value: _members(f"{_JSON.encode(name)}: {text}" for name, text in members(value).items())
@@ -239,6 +236,27 @@ def _writer(kind: Any) -> Writer:
         return _JSON.encode(value)  # a whole number stays one where any number is allowed
 
     return write
+
+
+def _union_writer(kinds: Sequence[Any]) -> Writer:
+    """What is written as one of several dataclasses says itself which of them it is; of other types there is one."""
+    if len(kinds) > 1:
+        writers = {kind: _dataclass_writer(kind) for kind in kinds}
+
+        def write(value: Any) -> str:
+            writer = writers.get(type(value))
+            if writer is None:
+                names = ", ".join(kind.__name__ for kind in kinds)
+                raise PlainError(f" is of type {type(value).__name__}, not one of {names}")
+            return writer(value)
+
+        return write
+    inner = _writer(kinds[0])
+    return lambda value: "null" if value is None else inner(value)
+
+
+def _list_text(items: Iterable[str]) -> str:
+    return f"[{', '.join(items)}]"
 
 
 def _dataclass_writer(kind: type) -> Writer:

@@ -131,7 +131,7 @@ class Record:
     origin: Origin
     media: tuple[Media, ...]
     annotations: tuple[Annotation, ...]
-    payload: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    payload: Mapping[str, bytes] = field(default_factory=dict, repr=False, metadata={"stored": False})
 
 
 RejectReason = Literal[

@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 import xxhash
+from xxhash import xxh3_64_intdigest
 
-from shards.codec import BLOCK, HEADER_MEMBER, TAR_END, encode_record, padding, tar_header
+from shards.codec import BLOCK, HEADER_MEMBER, TAR_END, encode_record, tar_header
 from shards.config import canonical_json, digest
 from shards.errors import DatasetError
 from shards.foreign import ForeignTar
@@ -30,6 +31,7 @@ SCHEMA = 1
 CARD_PATH = "dataset.json"
 _JOINED_BYTES = 1 << 14  # copying less than this costs less than a write of its own
 _WAITING_PIECES = 64
+_ZEROS = bytes(BLOCK)
 _TAR_RECORD = 20 * BLOCK  # tar files are padded to this, as `tar` does
 
 
@@ -190,22 +192,18 @@ class ShardWriter:
         Raises:
             DatasetError: the key occurs twice, the record breaks the format, or the storage does not take the bytes.
         """
-        if record.key in self._keys:
-            raise DatasetError(
-                f"{self._name}: the key {record.key!r} occurs twice; the source must reject duplicate ids"
-            )
+        key = record.key
+        if key in self._keys:
+            raise DatasetError(f"{self._name}: the key {key!r} occurs twice; the source must reject duplicate ids")
         encoded = encode_record(record)
         try:
             members = self._append(
-                record.key,
-                encoded if elsewhere is None else [member for member in encoded if member[0] == HEADER_MEMBER],
+                key, encoded if elsewhere is None else [member for member in encoded if member[0] == HEADER_MEMBER]
             )
-            if len(self._waiting) > _WAITING_PIECES:
-                self._flush()
         except OSError as problem:
             raise self._unwritable(problem) from problem
-        self._keys.add(record.key)
-        self._rows.append(index_row(record, [*members, *(elsewhere or ())]))
+        self._keys.add(key)
+        self._rows.append(index_row(record, members if elsewhere is None else [*members, *elsewhere]))
         # One by one: `Counter.update` has more to find out than there is to count.
         for media in record.media:
             self._media_kinds[media.kind] += 1
@@ -282,17 +280,19 @@ class ShardWriter:
             size = len(data)
             header = tar_header(f"{key}.{extension}", size)
             offset += len(header)
-            members.append(Member(extension, offset, size, xxhash.xxh3_64_intdigest(data)))
-            fill = padding(size)
-            offset += size + len(fill)
-            waiting.append(header)
+            members.append(Member(extension, offset, size, xxh3_64_intdigest(data)))
+            fill = -size % BLOCK
+            offset += size + fill
             if size < _JOINED_BYTES:
-                waiting.append(data)
+                waiting += (header, data, _ZEROS[:fill])
             else:
+                waiting.append(header)
                 self._flush()
                 self._write(data)
-            waiting.append(fill)
+                waiting.append(_ZEROS[:fill])
         self._offset = offset
+        if len(waiting) > _WAITING_PIECES:
+            self._flush()
         return members
 
     def _flush(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.codec import BLOCK, TAR_END, decode_record, encode_record, padding, tar_header
+from shards.codec import BLOCK, TAR_END, decode_record, encode_record, tar_header
 from shards.errors import DamagedRecordError, DatasetError
 from shards.records import Annotation, Answer, Caption, Label, Media, Origin, Record, Text
 
@@ -52,7 +52,9 @@ def test_every_annotation_type_of_the_format_is_among_those_tested() -> None:
 @given(_records())
 def test_members_laid_out_with_our_headers_are_a_tar_for_everyone(record: Record) -> None:
     members = encode_record(record)
-    data = b"".join(tar_header(f"{record.key}.{name}", len(body)) + body + padding(len(body)) for name, body in members)
+    data = b"".join(
+        tar_header(f"{record.key}.{name}", len(body)) + body + bytes(-len(body) % BLOCK) for name, body in members
+    )
     with tarfile.open(fileobj=io.BytesIO(data + TAR_END)) as archive:
         found = [(info.name, info.uid, info.mtime, info.mode, _body(archive, info)) for info in archive]
     assert found == [(f"{record.key}.{name}", 0, 0, 0o644, body) for name, body in members]
@@ -95,6 +97,12 @@ def test_a_record_without_pictures_has_no_plain_text() -> None:
     assert [name for name, _ in encode_record(record)] == ["json"]
 
 
+class _Named:
+    """What the format knows no annotation of, although it says a type."""
+
+    type = "caption"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -104,6 +112,10 @@ def test_a_record_without_pictures_has_no_plain_text() -> None:
         ({"media": (Media(member="JPG", kind="image"),), "payload": {"JPG": b""}}, "distinct extensions"),
         ({"payload": {}}, "it carries \\[\\]"),
         ({"annotations": (Caption(text="a"), Label(name="b"))}, "mixes the annotation types"),
+        (
+            {"annotations": (typing.cast(Caption, _Named()),)},
+            r"\.annotations\[0\] is of type _Named, not one of Caption",
+        ),
         ({"annotations": (Caption(text=typing.cast(str, 5)),)}, r"\.annotations\[0\]\.text is 5"),
         ({"annotations": (Caption(text="\ud800"),)}, "surrogates"),
         ({"media": (Media(member="jpg", kind="image", fps=float("nan")),)}, "finite"),
