@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
+from torch.utils.checkpoint import checkpoint
 
 from model.layers.attention import FusedAttention, PictureMemory, SplitAttention
 
@@ -20,7 +24,40 @@ class FeedForward(nn.Module):
         return self.down(gelu(self.up(states)))  # type: ignore[no-any-return]
 
 
-class PreNormLayer(nn.Module):
+class Layer(nn.Module):
+    """A layer that may forget what happened inside it and compute it again in the backward pass (activation checkpointing).
+
+    The second time draws the same dropout, so gradients are the same bit for bit.
+    """
+
+    checkpoints_activations = False
+
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        """Run the layer; see `run` for what it takes."""
+        if self.checkpoints_activations and torch.is_grad_enabled():
+            again: Tensor = checkpoint(self.run, *inputs, use_reentrant=False, **named)
+            return again
+        return self.run(*inputs, **named)
+
+    def run(self, *inputs: Any, **named: Any) -> Tensor:
+        """What the layer computes."""
+        raise NotImplementedError
+
+
+def checkpoint_activations(module: nn.Module, *, on: bool = True) -> None:
+    """Let every layer of a module keep only its input for the backward pass, or all of it again.
+
+    Raises:
+        ValueError: there is no layer that could.
+    """
+    layers = [part for part in module.modules() if isinstance(part, Layer)]
+    if not layers:
+        raise ValueError(f"{type(module).__name__} has no layers whose activations could be checkpointed; leave it off")
+    for layer in layers:
+        layer.checkpoints_activations = on
+
+
+class PreNormLayer(Layer):
     """Normalise, then attend or feed forward, then add: the vision transformer's block."""
 
     def __init__(self, width: int, heads: int, inner: int, *, norm_eps: float = 1e-6) -> None:
@@ -30,13 +67,13 @@ class PreNormLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = FeedForward(width, inner)
 
-    def forward(self, states: Tensor) -> Tensor:
+    def run(self, states: Tensor) -> Tensor:
         """(B, S, D) to (B, S, D)."""
         states = states + self.attention(self.attention_norm(states))
         return states + self.mlp(self.mlp_norm(states))  # type: ignore[no-any-return]
 
 
-class PostNormLayer(nn.Module):
+class PostNormLayer(Layer):
     """Attend, add, normalise; then, where the layer reads pictures, the same over a picture; then feed forward."""
 
     def __init__(
@@ -61,7 +98,7 @@ class PostNormLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(width, eps=norm_eps)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
+    def run(
         self,
         states: Tensor,
         mask: Tensor | None = None,
