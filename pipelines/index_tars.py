@@ -226,11 +226,14 @@ def expand(pattern: str) -> Iterator[str]:
     """Every tar that a pattern names: `{00000..00331}`, `{a,b}` and `*`; local paths come out absolute.
 
     Raises:
-        InputError: nothing matches, or braces do not close.
+        InputError: nothing matches, it is a folder, or braces do not close.
     """
     for name in _without_braces(pattern):
         if not any(sign in name for sign in "*?["):
-            yield name if "://" in name else os.path.abspath(os.path.expanduser(name))
+            address = name if "://" in name else os.path.abspath(os.path.expanduser(name))
+            if os.path.isdir(address):
+                raise InputError(f"shards: {name} is a folder; name the tars in it: shards='{name.rstrip('/')}/*.tar'")
+            yield address
             continue
         found = sorted(_matches(name))
         if not found:

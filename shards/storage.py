@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 import xxhash
 
-from shards.errors import DatasetError, MissingLibraryError, StoreError
+from shards.errors import DatasetError, MissingLibraryError, OstrakaError, StoreError
 from shards.patience import Patience
 
 COPY_BYTES = 1 << 22
@@ -150,9 +150,12 @@ class Storage(ABC):
             with self.open_write(probe) as handle:
                 handle.write(b"\0")
             self.remove(probe)
-        except OSError as problem:
+        except OstrakaError:
+            raise
+        except Exception as problem:  # libraries of stores raise what they like, such as boto's own missing credentials
+            why = (problem.strerror if isinstance(problem, OSError) else None) or problem
             raise DatasetError(
-                f"cannot write to {self.url} ({problem.strerror or problem}); choose another `output` or mend its permissions"
+                f"cannot write to {self.url} ({why}); choose another `output`, or mend its permissions or your credentials"
             ) from problem
 
 

@@ -375,6 +375,7 @@ def test_patterns_expand_braces_lists_and_stars(tmp_path: Path) -> None:
         ("{a", "do not close"),
         ("{9..1}.tar", "backwards"),
         (f"{tmp_path}/y*.tar", "nothing matches"),
+        (f"{tmp_path}/", r"is a folder; name the tars in it: .*/\*\.tar"),
     ):
         with pytest.raises(InputError, match=words):
             list(expand(pattern))

@@ -133,6 +133,20 @@ def test_a_place_that_takes_no_files_is_found_out_before_the_work(tmp_path: Path
     assert open_storage(tmp_path / "new" / "dataset").temporaries("") == []
 
 
+def test_whatever_a_store_raises_when_it_takes_nothing_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    class NoKeysError(Exception):  # as boto's, which is no OSError
+        pass
+
+    def refuse(*_: object, **__: object) -> None:
+        raise NoKeysError("unable to locate credentials")
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "_open", refuse)
+    with pytest.raises(DatasetError, match=r"cannot write to memory://x \(unable to locate credentials\)"):
+        open_storage("memory://x").ensure_writable()
+
+
 def test_an_unknown_protocol_is_explained() -> None:
     with pytest.raises(DatasetError, match="no protocol 'nowhere'"):
         open_storage("nowhere://bucket/x")
