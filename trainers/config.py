@@ -33,7 +33,7 @@ MAY_CHANGE = frozenset(
     {
         *("output", "loader_workers", "loader_start", "damage", "log_every", "checkpoint_every", "keep"),
         *("tensorboard", "device", "cache", "parallel", "fsdp", "checkpoint_form", "keep_best", "grace_s"),
-        *("on_bad_loss", "bad_loss"),
+        *("on_bad_loss", "bad_loss", "checkpoint_activations"),
     }
 )
 
@@ -138,6 +138,11 @@ class TrainConfig(Config):
     schedule: ScheduleConfig = CosineSchedule()
     precision: Precision = "fp32"
     compile: bool = False
+    """compile the family's forward and backward pass; the first step then takes a minute or more"""
+    checkpoint_activations: bool = False
+    """layers keep only their input for the backward pass and compute the rest again: the same numbers, less memory, more time"""
+    channels_last: bool = False
+    """convolutions hold their weights with the channels innermost, which some devices prefer"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:<number>"""
     parallel: Mode = "ddp"

@@ -187,9 +187,14 @@ def load_optimizer_state(
 
 
 def _laid_like(parameter: nn.Parameter, moment: Tensor) -> Tensor:
-    """Cut a whole moment as its parameter is cut; every process holds it, so nothing is sent."""
-    if not isinstance(parameter, DTensor) or not moment.ndim:
+    """Cut a whole moment as its parameter is cut; every process holds it, so nothing is sent.
+
+    Or order its numbers in memory as its parameter's are: a fused update walks through both without a look at strides.
+    """
+    if not moment.ndim:
         return moment
+    if not isinstance(parameter, DTensor):
+        return torch.empty_like(parameter, dtype=moment.dtype, requires_grad=False).copy_(moment)
     return distribute_tensor(moment, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 

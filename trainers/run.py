@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import yaml
 
+from model.layers.transformer import checkpoint_activations
 from shards.errors import ConfigError, DatasetError
 from shards.stream import RecordStream, Stream, StreamState
 from trainers.assembly import (
@@ -158,6 +160,10 @@ def _step(
         if group.is_main:
             logger.info("init from %s: %s", config.init, report)
     model.family.to(group.device)
+    if config.channels_last:
+        model.family.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+    if config.checkpoint_activations:
+        checkpoint_activations(model.family)
     parallel = lay_out(model.family, group, mode=config.parallel, fsdp=config.fsdp, bf16=config.precision == "bf16")
     optimizer = build_optimizer(model.family, config.optim, lr=learning_rate(config.schedule, 0, horizon))
     if checkpoint is not None:

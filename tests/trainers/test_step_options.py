@@ -1,0 +1,53 @@
+"""Options that change what a step costs leave what it computes as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from trainers.checkpoint import find_checkpoint
+from trainers.config import TrainConfig
+from trainers.trainer import train
+
+Tiny = Callable[..., dict[str, Any]]
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a process between two steps."""
+
+
+def _weights(values: dict[str, Any], *, stop_after: int | None = None) -> dict[str, Tensor]:
+    def interrupt(done: int, steps: int, interval: object) -> None:
+        if done == stop_after:
+            raise Interrupted
+
+    train(TrainConfig.model_validate(values), on_step=interrupt, lines=False)
+    return dict(find_checkpoint(Path(values["output"])).tensors())
+
+
+def test_checkpointed_activations_may_begin_at_a_resumption_and_end_in_the_same_weights(
+    tmp_path: Path, tiny_training: Tiny
+) -> None:
+    plain = _weights(tiny_training(output=str(tmp_path / "plain")))
+    halves = tiny_training(output=str(tmp_path / "halves"))
+    with pytest.raises(Interrupted):
+        _weights(halves, stop_after=3)
+    resumed = _weights({**halves, "checkpoint_activations": True})
+    assert all(resumed[name].equal(value) for name, value in plain.items())
+
+
+def test_channels_last_reaches_the_same_losses_and_resumes_bit_for_bit(tmp_path: Path, tiny_training: Tiny) -> None:
+    plain = train(TrainConfig.model_validate(tiny_training(output=str(tmp_path / "plain"))), lines=False)
+    values = tiny_training(output=str(tmp_path / "whole"), channels_last=True)
+    whole = train(TrainConfig.model_validate(values), lines=False)
+    assert dict(whole.losses) == pytest.approx(dict(plain.losses), rel=1e-4)
+    halves = tiny_training(output=str(tmp_path / "halves"), channels_last=True)
+    with pytest.raises(Interrupted):
+        _weights(halves, stop_after=3)
+    resumed = _weights(halves)
+    expected = find_checkpoint(Path(values["output"])).tensors()
+    assert all(resumed[name].equal(value) for name, value in expected.items())
