@@ -122,19 +122,21 @@ class _Sharded:
             raise ConfigError("parallel=fsdp: this family has no layers to shard; use parallel=ddp")
         for unit in sharded:
             fully_shard(unit, mesh=mesh, mp_policy=policy)
+        # Twins have no gradients to exchange, and some of their layers may not have run yet, which torch does not expect of
+        # a layer that withholds its gradients.
+        self._learning = [unit for unit in sharded if isinstance(unit, FSDPModule) and _learns(unit)]
         if config.queue == "sharded":
             for queue in [module for module in family.modules() if isinstance(module, FeatureQueue)]:
                 queue.shard(mesh)
         self._whole = [parameter for parameter in family.parameters() if not isinstance(parameter, DTensor)]
         # The root shards nothing itself; it lets the layers share their streams and fetch one another ahead.
-        root = fully_shard(family, mesh=mesh, mp_policy=policy, ignored_params=set(self._whole))
-        assert isinstance(root, nn.Module)
-        self._root: FSDPModule = root
-        self.module: nn.Module = root
+        fully_shard(family, mesh=mesh, mp_policy=policy, ignored_params=set(self._whole))
+        self.module = family
         self._world = group.world
 
     def exchange(self, *, last: bool) -> AbstractContextManager[object]:
-        self._root.set_requires_gradient_sync(last)
+        for layer in self._learning:
+            layer.set_requires_gradient_sync(last)
         return contextlib.nullcontext()
 
     def finish_gradients(self) -> None:

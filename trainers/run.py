@@ -6,11 +6,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
+from model.families import load_family
 from model.layers.transformer import checkpoint_activations
+from shards.config import validate
 from shards.errors import ConfigError, DatasetError
 from shards.stream import RecordStream, Stream, StreamState
 from trainers.assembly import (
@@ -197,7 +200,7 @@ def refuse_another_run(checkpoint: Checkpoint, config: TrainConfig, streams: Ope
         ConfigError: names the keys that differ.
         DatasetError: a concepts sidecar is another one.
     """
-    stored, current = dict(checkpoint.state.config), config.model_dump(mode="json")
+    stored, current = _completed(checkpoint), config.model_dump(mode="json")
     paths = {f"streams.{name}.{key}" for name in config.streams for key in ("dataset", "concepts")}
     free = MAY_CHANGE | {"batch_size"}
     keys = [key for key in changed_keys(stored, current) if key.split(".")[0] not in free and key not in paths]
@@ -217,6 +220,13 @@ def refuse_another_run(checkpoint: Checkpoint, config: TrainConfig, streams: Ope
             "batch_size was %d and is %d after step %d; steps, schedule and rates stay as the config says them",
             *(stored["batch_size"], config.batch_size, checkpoint.step),
         )
+
+
+def _completed(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The config that a checkpoint was written with; keys that came into being later have their defaults."""
+    stored = validate(TrainConfig, checkpoint.state.config, where=str(checkpoint.path))
+    family = validate(load_family(stored.family).Config, stored.family, where=f"{checkpoint.path}: family")
+    return stored.model_dump(mode="json") | {"family": family.model_dump(mode="json")}
 
 
 def _at(values: Mapping[str, object], key: str) -> object:
