@@ -1,97 +1,27 @@
-"""The column `negatives`: for each picture, the captions of other pictures that CLIP finds closest to it.
+"""Hard captions: for each picture, the captions of other pictures that CLIP finds closest to it.
 
 A caption that may well be true of the picture is no negative: one that means nearly the same as one of its own captions, by the
 cosine of their text embeddings, or that has the same words; and one of a picture that is nearly the same. The search is exact
-and holds one shard of captions at a time.
+and holds one block of captions at a time.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from concepts.annotate import EMBEDDING, PictureEmbedder, embedding_digest8, stored_vectors
-from concepts.nouns import ShardUnit
+from concepts.caption_column import CaptionBlock, Halves
 from concepts.select import top_cosine
-from shards.config import digest
-from shards.errors import DamagedRecordError, DatasetError
-from shards.reader import Dataset, open_dataset
-from shards.records import Caption
-from shards.sidecar import open_sidecar, sidecar_shards, write_sidecar
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-NEGATIVES, CAPTION_EMBEDDING = "negatives", "caption_embedding"
-SCHEMA = 1
 ROWS, COLUMNS = 512, 4096  # pictures and captions at a time: the memory of a search, however large the shards are
 GROWTH = 4  # how many times more captions are looked at where the guard left too few
 
-Halves = npt.NDArray[np.float16]
 _NO_WORD = re.compile(r"\W+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NegativePlan:
-    """What decides the bytes of the column `negatives`; small, and the same in every worker."""
-
-    embedder: Mapping[str, Any]  # the embedder's card
-    dataset: str  # digest: every picture's negatives come from all of it
-    top_k: int
-    guard_cosine: float
-    guard_picture: float = 1.0
-
-    @property
-    def picture_digest8(self) -> str:
-        """Names the embeddings of the pictures, as the concepts use them."""
-        return embedding_digest8(self.embedder)
-
-    @property
-    def caption_digest8(self) -> str:
-        """Names the embeddings of the captions."""
-        return caption_digest8(self.embedder)
-
-    @property
-    def negatives_digest8(self) -> str:
-        """Names the negatives: by everything."""
-        return digest({"column": NEGATIVES, "plan": self.card})[:8]
-
-    @property
-    def card(self) -> dict[str, Any]:
-        """What `column.json` of the negatives says."""
-        return {
-            "schema": SCHEMA,
-            "embedder": dict(self.embedder),
-            "image_embedding": f"{EMBEDDING}-{self.picture_digest8}",
-            "caption_embedding": f"{CAPTION_EMBEDDING}-{self.caption_digest8}",
-            "dataset": self.dataset,
-            "top_k": self.top_k,
-            "guard_cosine": self.guard_cosine,
-            "guard_picture": self.guard_picture,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptionBlock:
-    """Captions of some pictures, in the order of the data.
-
-    Attributes:
-        texts: M captions.
-        sources: the key of the picture that each belongs to.
-        vectors: (M, D) float16 text embeddings.
-        pictures: (M, D) float16 embeddings of the pictures they belong to, where those are guarded against, too.
-    """
-
-    texts: Sequence[str]
-    sources: npt.NDArray[np.object_]
-    vectors: Halves
-    pictures: Halves | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,151 +189,3 @@ def _distinct(negatives: Iterable[Negative], besides: frozenset[str] = frozenset
         if words not in seen:
             seen.add(words)
             yield negative
-
-
-class PairEmbedder(PictureEmbedder):
-    """Sees to it that a shard has the embeddings of its pictures and of their captions."""
-
-    def begin(self) -> Callable[[ShardUnit], int]:
-        """The factory that an executor calls once per worker."""
-        return self
-
-    def __call__(self, unit: ShardUnit) -> int:
-        """Returns how many pictures went through the model."""
-        dataset = open_dataset(unit.dataset)
-        _, embedded = self.vectors(dataset, unit.shard)
-        if dataset.manifest[unit.shard].name not in sidecar_shards(
-            dataset.storage, CAPTION_EMBEDDING, caption_digest8(self._card)
-        ):
-            self._embed_captions(dataset, unit.shard)
-        return embedded
-
-    def _embed_captions(self, dataset: Dataset, shard: int) -> None:
-        name = dataset.manifest[shard].name
-        records = list(dataset.records(shard, payload=False))
-        captions = [[item.text for item in record.annotations if isinstance(item, Caption)] for record in records]
-        vectors = self._loaded().texts([text for texts in captions for text in texts]).astype(np.float16)
-        owners = np.repeat(np.arange(len(records)), [len(texts) for texts in captions])
-        bad = owners[~np.isfinite(vectors).all(axis=1)]
-        if bad.size:
-            raise DamagedRecordError(
-                f"{name}, record {records[bad[0]].key!r}: a caption's embedding is not finite; "
-                "try embedder.precision=fp32"
-            )
-        write_sidecar(
-            dataset.storage,
-            column=CAPTION_EMBEDDING,
-            digest8=caption_digest8(self._card),
-            shard=name,
-            keys=[record.key for record in records],
-            values=caption_table(captions, vectors),
-            card={"embedder": self._card, "schema": SCHEMA},
-        )
-
-
-class NegativeMiner:
-    """Finds the negatives of one shard among the captions of the whole dataset; needs embeddings, and no model."""
-
-    def __init__(self, plan: NegativePlan) -> None:
-        self._plan = plan
-
-    def begin(self) -> Callable[[ShardUnit], int]:
-        """The factory that an executor calls once per worker."""
-        return self
-
-    def __call__(self, unit: ShardUnit) -> int:
-        """Returns how many pictures the shard holds."""
-        plan = self._plan
-        dataset = open_dataset(unit.dataset)
-        if dataset.digest != plan.dataset:
-            raise DatasetError(
-                f"{dataset.path} is another dataset than the run was started with; run `negatives` again"
-            )
-        vectors = stored_vectors(dataset, unit.shard, plan.picture_digest8)
-        if vectors is None:
-            raise DatasetError(
-                f"{dataset.path}: {EMBEDDING}-{plan.picture_digest8} lacks {dataset.manifest[unit.shard].name}; "
-                "run `negatives` again"
-            )
-        keys = dataset.index(unit.shard).keys
-        negatives = mine_negatives(
-            keys,
-            vectors,
-            caption_block(dataset, unit.shard, plan.caption_digest8),
-            (self._block(dataset, shard) for shard in range(len(dataset.manifest))),
-            top_k=plan.top_k,
-            guard_cosine=plan.guard_cosine,
-            guard_picture=plan.guard_picture,
-        )
-        write_sidecar(
-            dataset.storage,
-            column=NEGATIVES,
-            digest8=plan.negatives_digest8,
-            shard=dataset.manifest[unit.shard].name,
-            keys=keys,
-            values=negative_table(negatives),
-            card=plan.card,
-        )
-        return len(keys)
-
-    def _block(self, dataset: Dataset, shard: int) -> CaptionBlock:
-        """The captions of a shard, with the pictures they belong to where these are guarded against."""
-        block = caption_block(dataset, shard, self._plan.caption_digest8)
-        vectors = stored_vectors(dataset, shard, self._plan.picture_digest8) if self._plan.guard_picture < 1 else None
-        if vectors is None:
-            return block
-        places = {key: place for place, key in enumerate(dataset.index(shard).keys)}
-        return replace(block, pictures=vectors[[places[key] for key in block.sources.tolist()]])
-
-
-def caption_digest8(card: Mapping[str, Any]) -> str:
-    """Names the caption embeddings that an embedder with this card makes: by the model alone."""
-    return digest({"column": CAPTION_EMBEDDING, "schema": SCHEMA, "embedder": dict(card)})[:8]
-
-
-def caption_block(dataset: Dataset, shard: int, digest8: str) -> CaptionBlock:
-    """Read the captions of a shard with their embeddings."""
-    table = open_sidecar(dataset, f"{CAPTION_EMBEDDING}-{digest8}").table(shard)
-    lists = table["captions"].combine_chunks()
-    embeddings = table["embeddings"].combine_chunks().flatten()
-    flat: Halves = embeddings.flatten().to_numpy(zero_copy_only=False)
-    return CaptionBlock(
-        texts=lists.flatten().to_pylist(),
-        sources=np.repeat(
-            np.asarray(table["key"].to_pylist(), np.object_), lists.value_lengths().to_numpy(zero_copy_only=False)
-        ),
-        vectors=flat.reshape(-1, embeddings.type.list_size),
-    )
-
-
-def caption_table(captions: Sequence[Sequence[str]], vectors: Halves) -> pa.Table:
-    """The captions of each record and, in the same order, their embeddings.
-
-    Args:
-        captions: of each record.
-        vectors: (M, D), of all captions in a row.
-    """
-    import pyarrow as pa
-
-    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), pa.float16())
-    rows = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    offsets = pa.array(np.cumsum([0, *map(len, captions)]), pa.int32())
-    return pa.table(
-        {
-            "captions": pa.array(captions, pa.list_(pa.string())),
-            "embeddings": pa.ListArray.from_arrays(offsets, rows),
-        }
-    )
-
-
-def negative_table(negatives: Sequence[Sequence[Negative]]) -> pa.Table:
-    """Captions, scores and the keys of the pictures they belong to, best first."""
-    import pyarrow as pa
-
-    return pa.table(
-        {
-            "captions": pa.array([[each.text for each in row] for row in negatives], pa.list_(pa.string())),
-            "scores": pa.array([[each.score for each in row] for row in negatives], pa.list_(pa.float32())),
-            "sources": pa.array([[each.source for each in row] for row in negatives], pa.list_(pa.string())),
-        }
-    )

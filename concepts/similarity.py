@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from concepts.annotate import EMBEDDING, embedding_digest8, stored_vectors
-from concepts.negatives import CAPTION_EMBEDDING, caption_block, caption_digest8
+from concepts.caption_column import CAPTION_EMBEDDING, caption_block, caption_digest8
 from concepts.nouns import ShardUnit
 from shards.config import digest
 from shards.errors import DatasetError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from concepts.annotate import EMBEDDING, embedding_digest8
 from concepts.embed import ClipEmbedder, EmbedderConfig
-from concepts.negatives import CAPTION_EMBEDDING, PairEmbedder, caption_digest8
+from concepts.caption_column import CAPTION_EMBEDDING, PairEmbedder, caption_digest8
 from concepts.nouns import ShardUnit
 from jobs.executors import ExecutorConfig, executor_for
 from jobs.progress import progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
+from concepts.caption_index import load_faiss
 from concepts.embed import EmbedderConfig
-from concepts.negatives import NEGATIVES, NegativeMiner, NegativePlan
+from concepts.negative_column import NEGATIVES, NegativeMiner, NegativePlan, with_search
+from concepts.negative_search import Breadth
 from concepts.nouns import ShardUnit
 from concepts.phrases import PhraseConfig
 from concepts.swaps import KINDS
@@ -20,6 +23,11 @@ from jobs.negative_pools import make_pools
 from jobs.pair_embeddings import as_they_are, lacking, pair_stage, pictures_in
 from jobs.progress import progress
 from shards.reader import Dataset, open_dataset
+
+EXACT_PAIRS = 10**11  # of pictures and captions, up to which the search is exact unless something else is said
+SAMPLED = 256  # pictures over which recall is measured
+
+logger = logging.getLogger(__name__)
 
 HELP = "wrong captions for each picture: of others, nearest by CLIP, or its own with words exchanged; or pools to draw from"
 
@@ -39,6 +47,11 @@ class Config(ExecutorConfig):
     """a caption closer than this to one of the picture's own captions (cosine of text embeddings) may be true of it: left out"""
     guard_picture: float = Field(0.95, ge=-1, le=1)
     """so may the captions of a picture that is closer than this (cosine of image embeddings): left out; 1: no such guard"""
+    search: Literal["exact", "approximate"] | None = None
+    """`exact`: every picture with every caption; `approximate`: by an index of faiss; unset: exact up to 10^11 pairs, which at 512
+    dimensions are about half an hour of one core"""
+    recall: float = Field(0.95, gt=0, le=1)
+    """of an approximate search: it looks as far as it takes to find this share of the exact negatives of a sample of pictures"""
     max_captions: PositiveInt = 1_000_000
     """of the pool of captions"""
     files: str | None = None
@@ -60,7 +73,7 @@ class Config(ExecutorConfig):
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Config:
         options = {
-            "hard": {"embedder", "top_k", "guard_cosine", "guard_picture"},
+            "hard": {"embedder", "top_k", "guard_cosine", "guard_picture", "search", "recall"},
             "pools": {"max_captions", "files", "output"},
             "swaps": {"phrases", "min_seen", "seed"},
         }
@@ -68,6 +81,8 @@ class Config(ExecutorConfig):
         idle = sorted(others & self.model_fields_set)
         if idle:
             raise ValueError(f"{idle[0]} has no meaning with kind={self.kind}; leave it out")
+        if self.search == "exact" and "recall" in self.model_fields_set:
+            raise ValueError("recall has no meaning with search=exact, which finds all; leave it out")
         return self
 
 
@@ -79,6 +94,7 @@ class Summary:
     pictures: int
     mined: int  # the rest had their negatives from an earlier run
     embedded: int  # pictures that went through the model
+    breadth: Breadth | None  # of an approximate search
     seconds: float
 
 
@@ -104,7 +120,7 @@ def _mined_line(config: Config, dataset: Dataset) -> str:
     done = mine(config, dataset)
     return (
         f"{done.column}: {done.pictures:,} pictures ({done.mined:,} mined now, {done.embedded:,} embedded now), "
-        f"up to {config.top_k} captions each, guard {config.guard_cosine:g}; {done.seconds:.0f} s"
+        f"up to {config.top_k} captions each, guard {config.guard_cosine:g}; {_search_said(done.breadth)}; {done.seconds:.0f} s"
     )
 
 
@@ -135,15 +151,43 @@ def mine(config: Config, dataset: Dataset) -> Summary:
         guard_cosine=config.guard_cosine,
         guard_picture=config.guard_picture,
     )
+    embedded = 0
+    if _is_approximate(config, dataset):
+        load_faiss()  # before hours of embedding, not after them
+        embedded = stage.complete(config, dataset)
+        plan = with_search(dataset, plan, recall=config.recall, sample=SAMPLED)
     missing = lacking(dataset, NEGATIVES, plan.negatives_digest8)
-    embedded = stage.complete(config, dataset) if missing else 0
+    if plan.breadth is None:
+        embedded = stage.complete(config, dataset) if missing else 0
+    elif plan.breadth.recall < config.recall:
+        logger.warning(
+            "the search finds %.1f %% of the exact negatives however far it looks, less than recall=%g; search=exact finds all",
+            100 * plan.breadth.recall,
+            config.recall,
+        )
     mined = _search(config, dataset, plan, missing)
     return Summary(
         column=f"{NEGATIVES}-{plan.negatives_digest8}",
         pictures=len(dataset),
         mined=mined,
         embedded=embedded,
+        breadth=plan.breadth,
         seconds=round(time.monotonic() - started, 2),
+    )
+
+
+def _is_approximate(config: Config, dataset: Dataset) -> bool:
+    if config.search is None:
+        return len(dataset) * dataset.card.annotations > EXACT_PAIRS
+    return config.search == "approximate"
+
+
+def _search_said(breadth: Breadth | None) -> str:
+    if breadth is None:
+        return "exact search"
+    return (
+        f"approximate search with recall {breadth.recall:.3f} over {breadth.sampled} pictures "
+        f"({breadth.probes} probes, {breadth.candidates} candidates)"
     )
 
 

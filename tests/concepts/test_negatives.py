@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from concepts import negatives
-from concepts.negatives import CaptionBlock, Negative, NegativePlan, cleaned, mine_negatives
+from concepts.caption_column import CaptionBlock
+from concepts.negative_column import NegativePlan
+from concepts.negatives import Negative, cleaned, mine_negatives
 
 Found = list[list[Negative]]
 WORDS = ("dog", "cat", "boat", "tree", "house", "ball", "sky", "sea")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from concepts.negatives import NegativeMiner, cleaned
+from concepts.negative_column import NegativeMiner
+from concepts.negatives import cleaned
 from concepts.nouns import ShardUnit
 from jobs.cli import main
 from shards.reader import Dataset, open_dataset
@@ -203,3 +204,38 @@ def test_captions_with_words_exchanged_are_made_of_the_records_own(
     shutil.rmtree(tmp_path / "again" / "sidecars")
     assert main([*command, f"dataset={again.path}"]) == 0
     assert sidecars(again) == before
+
+
+def test_an_approximate_search_prints_what_it_finds_of_the_exact_negatives_and_runs_once(
+    captioned_dataset: MakeDataset, tiny_clip: MakeClip, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("faiss", reason="faiss is not installed (extra `search`)")
+    dataset, clip = captioned_dataset(), tiny_clip()
+    asked = ("guard_cosine=1", "guard_picture=1", "search=approximate", "recall=0.9")
+    assert main(words(dataset.path, clip, *asked)) == 0
+    said = capsys.readouterr().out
+    assert "21 mined now" in said
+    recall = open_sidecar(dataset, "negatives").card["search"]["recall"]
+    assert recall >= 0.9
+    assert f"approximate search with recall {recall:.3f} over 21 pictures" in said
+    before = sidecars(dataset)
+    assert main(words(dataset.path, clip, *asked)) == 0
+    assert "(0 mined now, 0 embedded now)" in capsys.readouterr().out
+    assert sidecars(dataset) == before
+
+
+def test_the_search_is_exact_until_there_are_too_many_pairs(
+    captioned_dataset: MakeDataset,
+    tiny_clip: MakeClip,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("faiss", reason="faiss is not installed (extra `search`)")
+    dataset, clip = captioned_dataset(shards=1), tiny_clip()
+    assert main(words(dataset.path, clip)) == 0
+    assert "exact search" in capsys.readouterr().out
+    monkeypatch.setattr("jobs.verbs.negatives.EXACT_PAIRS", 7 * 21 - 1)
+    assert main(words(dataset.path, clip)) == 0
+    assert "approximate search" in capsys.readouterr().out
+    assert main(words(dataset.path, clip, "search=exact", "recall=0.9")) == 2
+    assert "recall has no meaning with search=exact" in capsys.readouterr().err
