@@ -127,9 +127,11 @@ def match_candidates(
     lengths = states.text_mask.sum(dim=1)
     scores = similarity.new_zeros(len(images), similarity.shape[1])
     for number, image in enumerate(images):
-        texts = wanted[image].nonzero().squeeze(1)
+        texts = (
+            wanted[image].nonzero().squeeze(1)
+        )  # none, where only texts ask and this picture is near to none of them
         texts = texts[lengths[texts].argsort(stable=True)]
-        for chunk in torch.split(texts, pairs_per_pass):
+        for chunk in torch.split(texts, pairs_per_pass) if len(texts) else ():
             longest = int(lengths[chunk].max())
             pairs = (
                 states.image_states[number : number + 1],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from concepts.embed import EmbedderConfig
 from jobs.progress import Stages
 from trainers.config import PredictConfig
 
@@ -13,13 +14,19 @@ HELP = (
     "writes predictions.jsonl or .parquet, one row per record and annotation"
 )
 
-Config = PredictConfig
-
 SHOWN = 40  # rows that are printed of given pictures and texts
 
 
-def run(config: PredictConfig, *, dry_run: bool) -> int:
+class Config(PredictConfig):
+    """What to ask of which run, and how concepts of given pictures are chosen."""
+
+    embedder: EmbedderConfig | None = None
+    """the CLIP that chose the concepts of the run's data: embedder.model=… embedder.pretrained=…, as `concepts` was told"""
+
+
+def run(config: Config, *, dry_run: bool) -> int:
     """Predict, and print what was found of given pictures; of several processes under `torchrun` the first speaks."""
+    from jobs.given_concepts import GivenConcepts
     from trainers.distributed import is_first_process
     from trainers.prediction import plan, predict
 
@@ -27,7 +34,7 @@ def run(config: PredictConfig, *, dry_run: bool) -> int:
         print(plan(config))
         return 0
     with Stages({"rank": "examples", "texts": "texts", "maps": "expressions"}, unit="pictures") as stages:
-        found = predict(config, on_progress=stages)
+        found = predict(config, on_progress=stages, choose_concepts=GivenConcepts(config.embedder))
     if is_first_process():
         for row in found.rows[:SHOWN]:
             print("\n".join(_told(row)))
@@ -35,7 +42,8 @@ def run(config: PredictConfig, *, dry_run: bool) -> int:
             print(f"… and {len(found.rows) - SHOWN:,} more")
         where = [str(path) for path in (found.file, found.submission) if path is not None]
         done = "was done already" if found.was_done else f"by step {found.step:,} of {found.checkpoint}"
-        print(f"{found.task}: {found.count:,} predictions, {done}" + (f" -> {', '.join(where)}" if where else ""))
+        counted = f"{found.count:,} prediction{'' if found.count == 1 else 's'}"
+        print(f"{found.task}: {counted}, {done}" + (f" -> {', '.join(where)}" if where else ""))
     return 0
 
 

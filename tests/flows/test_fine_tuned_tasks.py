@@ -2,133 +2,33 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
 
-from shards.manifest import merge
-from shards.reader import Dataset, open_dataset
-from shards.records import Annotation, Answer, Caption, Entailment, Media, Origin, Question, Record, Statement
-from shards.storage import open_storage
-from shards.writer import ShardWriter
+from shards.reader import Dataset
+from shards.records import Question
+from tests.askable import (
+    COLOURS,
+    PRETRAINING,
+    SHAPES,
+    SIZES,
+    annotated,
+    captions,
+    hypotheses,
+    questions,
+    statements,
+)
 from trainers.checkpoint import find_checkpoint
 from trainers.config import EvaluateConfig, TrainConfig
 from trainers.evaluation import evaluate, plan
 from trainers.ranking_evaluator import RankingScores
 from trainers.trainer import train
 
-COLOURS = ("red", "green", "blue", "white")
-SHAPES = ("square", "disc")
-SIZES: dict[str, Any] = {
-    "kind": "vicha",
-    "image_size": 16,
-    "patch_size": 8,
-    "vision": {"width": 32, "depth": 2, "heads": 2},
-    "text": {
-        "width": 32,
-        "layers": 3,
-        "fusion_layer": 1,
-        "heads": 2,
-        "mlp_width": 64,
-        "max_positions": 32,
-        "dropout": 0.0,
-    },
-    "projection": 16,
-    "initialisation": "xavier",
-    "concepts": None,
-}
-PRETRAINING: dict[str, Any] = {
-    "contrast": {"queue_size": 16},
-    "hierarchy": {"layers": 1},
-    "masked_image": {"mode": "uni_cross_modal", "decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2},
-}
-
-
-def _picture(colour: str, shape: str) -> bytes:
-    image = Image.new("RGB", (16, 16), "black")
-    draw = ImageDraw.Draw(image)
-    (draw.rectangle if shape == "square" else draw.ellipse)((2, 2, 13, 13), fill=colour)
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=95, subsampling=0)
-    return data.getvalue()
-
-
-def _scenes() -> Iterator[tuple[str, str]]:
-    return itertools.product(COLOURS, SHAPES)
-
-
-def _captions() -> Iterator[tuple[list[tuple[str, str]], list[Annotation]]]:
-    for colour, shape in _scenes():
-        yield [(colour, shape)], [Caption(text=f"a {colour} {shape}")]
-
-
-def _questions(*, told: bool = True) -> Iterator[tuple[list[tuple[str, str]], list[Annotation]]]:
-    for number, (colour, shape) in enumerate(_scenes()):
-        asked = {"what colour is it": (colour, "gray"), "what shape is it": (shape, "thing")}
-        yield (
-            [(colour, shape)],
-            [
-                Question(
-                    id=str(10 * number + place),
-                    question=question,
-                    answers=(Answer(text=right, weight=0.9), Answer(text=other, weight=0.1)) if told else (),
-                )
-                for place, (question, (right, other)) in enumerate(asked.items())
-            ],
-        )
-
-
-def _hypotheses() -> Iterator[tuple[list[tuple[str, str]], list[Annotation]]]:
-    for colour, shape in _scenes():
-        other = COLOURS[(COLOURS.index(colour) + 1) % len(COLOURS)]
-        yield (
-            [(colour, shape)],
-            [
-                Entailment(hypothesis=f"it is {colour}", label="entailment"),
-                Entailment(hypothesis=f"it is {other}", label="contradiction"),
-                Entailment(hypothesis="it belongs to somebody", label="neutral"),
-            ],
-        )
-
-
-def _statements() -> Iterator[tuple[list[tuple[str, str]], list[Annotation]]]:
-    for left, right in itertools.product(COLOURS, COLOURS):
-        pictures = [(left, "square"), (right, "disc")]
-        yield pictures, [Statement(id=f"{left}-{right}", text="both have the same colour", label=left == right)]
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Callable[..., Dataset]:
-    """Write records of one or two drawn pictures each."""
-
-    def write(name: str, rows: Iterator[tuple[Sequence[tuple[str, str]], list[Annotation]]]) -> Dataset:
-        storage = open_storage(tmp_path / name)
-        keywords = {"dataset": name, "split": "train", "unit": "unit0", "unit_index": 0, "config_digest": "c0ffee"}
-        with ShardWriter(storage, **keywords) as writer:  # type: ignore[arg-type]
-            records = annotated = 0
-            for number, (pictures, annotations) in enumerate(rows):
-                members = ["jpg"] if len(pictures) == 1 else [f"{place}.jpg" for place in range(len(pictures))]
-                writer.add(
-                    Record(
-                        key=f"{name}-{number:03d}",
-                        origin=Origin(dataset=name, split="train", id=str(number)),
-                        media=tuple(Media(member=each, kind="image", width=16, height=16) for each in members),
-                        annotations=tuple(annotations),
-                        payload={each: _picture(*shown) for each, shown in zip(members, pictures, strict=True)},
-                    )
-                )
-                records, annotated = records + 1, annotated + len(annotations)
-            writer.commit(raw_items=records, raw_annotations=annotated)
-        merge(storage, name=name, split="train", config={}, config_digest="c0ffee", expected_units=["unit0"])
-        return open_dataset(tmp_path / name)
-
-    return write
+__all__ = ["annotated"]
 
 
 def _train(output: Path, data: Dataset, *, task: str, family: Mapping[str, Any], **changes: Any) -> None:
@@ -160,9 +60,9 @@ def _evaluate(run: Path, data: Dataset, **changes: Any) -> tuple[RankingScores, 
 
 
 def test_questions_are_learned_and_answered_from_a_list_and_a_submission_is_written(
-    tmp_path: Path, dataset: Callable[..., Dataset]
+    tmp_path: Path, annotated: Callable[..., Dataset]
 ) -> None:
-    data, run = dataset("questions", _questions()), tmp_path / "run"
+    data, run = annotated("questions", questions()), tmp_path / "run"
     _train(run, data, task="vqa", family={"head": {"kind": "answers"}}, steps=150)
     scores, rows = _evaluate(run, data)
     assert scores.metrics["vqa_accuracy"] > scores.metrics["constant"] + 20
@@ -175,12 +75,29 @@ def test_questions_are_learned_and_answered_from_a_list_and_a_submission_is_writ
     few, rows = _evaluate(run, data, task={"answers": str(listed)})
     assert few.candidates == 2
     assert {row["predicted"] for row in rows} <= {"red", "disc"}
-    unknown, _ = _evaluate(run, dataset("untold", _questions(told=False)))
+    unknown, _ = _evaluate(run, annotated("untold", questions(told=False)))
     assert unknown.metrics == {}
+    assert "no score is possible" in unknown.table()
+    assert len(json.loads((run / "scores" / "submission.json").read_text())) == unknown.examples
 
 
-def test_entailment_is_learned_and_scored_by_class(tmp_path: Path, dataset: Callable[..., Dataset]) -> None:
-    data, run = dataset("hypotheses", _hypotheses()), tmp_path / "run"
+def test_of_a_split_that_is_half_told_the_told_half_is_scored(
+    tmp_path: Path, annotated: Callable[..., Dataset]
+) -> None:
+    rows = [
+        (pictures, [each if number % 2 else Question(id=each.id, question="what") for number, each in enumerate(asked)])
+        for pictures, asked in questions()
+    ]
+    data, run = annotated("half", rows), tmp_path / "run"
+    _train(run, annotated("questions", questions()), task="vqa", family={"head": {"kind": "answers"}}, steps=2)
+    scores, _ = _evaluate(run, data)
+    assert (scores.examples, scores.scored) == (16, 8)
+    assert "over the 8 examples" in scores.table()
+    assert scores.metrics["constant"] == pytest.approx(50)  # of the shapes alone: half of them are squares
+
+
+def test_entailment_is_learned_and_scored_by_class(tmp_path: Path, annotated: Callable[..., Dataset]) -> None:
+    data, run = annotated("hypotheses", hypotheses()), tmp_path / "run"
     _train(run, data, task="entailment", family={"head": {"kind": "classes"}}, steps=100)
     scores, rows = _evaluate(run, data)
     assert scores.metrics["constant"] == pytest.approx(100 / 3)
@@ -193,19 +110,17 @@ def test_entailment_is_learned_and_scored_by_class(tmp_path: Path, dataset: Call
 
 
 def test_two_pictures_from_pretraining_through_text_assignment_to_statements(
-    tmp_path: Path, dataset: Callable[..., Dataset]
+    tmp_path: Path, annotated: Callable[..., Dataset]
 ) -> None:
-    captions, statements = dataset("captions", _captions()), dataset("statements", _statements())
+    told, compared = annotated("captions", captions()), annotated("statements", statements())
     first, second, third = (tmp_path / name for name in ("pretrained", "assigned", "compared"))
-    _train(first, captions, task="pretraining", family=PRETRAINING, steps=4)
+    _train(first, told, task="pretraining", family=PRETRAINING, steps=4)
     inherit = {"tokenizer": {"name": str(first / "tokenizer" / "vocab.txt")}}
+    _train(second, told, task="pretraining", family={"head": {"kind": "assign"}}, steps=4, init=str(first), **inherit)
     _train(
-        second, captions, task="pretraining", family={"head": {"kind": "assign"}}, steps=4, init=str(first), **inherit
+        third, compared, task="statement", family={"head": {"kind": "compare"}}, steps=4, init=str(second), **inherit
     )
-    _train(
-        third, statements, task="statement", family={"head": {"kind": "compare"}}, steps=4, init=str(second), **inherit
-    )
-    scores, rows = _evaluate(third, statements)
+    scores, rows = _evaluate(third, compared)
     assert len(rows) == len(COLOURS) ** 2
     assert {row["predicted"] for row in rows} <= {"True", "False"}
     assert scores.metrics["constant"] == pytest.approx(75)
