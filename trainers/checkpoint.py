@@ -212,6 +212,10 @@ class CheckpointFolder:
                 logger.warning("%s; using the one before it", error)
         return None
 
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint by its name, 0 where there is none; nothing is read."""
+        return max(map(_step_of, self._folders()), default=0)
+
     def clear_unfinished(self) -> None:
         """Remove what a killed process left half-written. Only the one publisher calls this."""
         for path in self.path.glob(".writing-*"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from jobs.executors import ExecutorConfig, refuse_relative_paths
 from jobs.progress import console, progress
+from jobs.worker_range import WorkerRange
 from trainers.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -23,10 +24,22 @@ NAMED = 5  # damaged records that the result names; the log and the checkpoint n
 class Config(TrainConfig, ExecutorConfig):
     """What to train, and on which processes."""
 
-    workers: PositiveInt | None = None
-    """training processes of executor=ray; unset: 1"""
+    workers: PositiveInt | WorkerRange | None = None  # type: ignore[assignment]  # wider than elsewhere
+    """training processes of executor=ray; {min: 1, max: 8} goes on with fewer when some are lost; unset: 1"""
     gpus_per_worker: float = Field(0, ge=0)
     """of executor=ray; 0 trains on CPUs"""
+
+    @model_validator(mode="after")
+    def _inline_is_one_process(self) -> Self:
+        if self.executor == "inline" and (isinstance(self.workers, WorkerRange) or (self.workers or 1) > 1):
+            raise ValueError("executor=inline is one process; say executor=ray, or start several by torchrun")
+        return self
+
+    def worker_range(self) -> WorkerRange:
+        """How many processes executor=ray may use."""
+        if isinstance(self.workers, WorkerRange):
+            return self.workers
+        return WorkerRange(min=self.workers or 1, max=self.workers or 1)
 
     def training(self) -> TrainConfig:
         """The part that says what the run is, with paths that hold in any process."""
@@ -86,7 +99,7 @@ def _on_ray(config: Config, training: TrainConfig) -> TrainSummary:
 
     return train_on_ray(
         training,
-        workers=config.workers or 1,
+        workers=config.worker_range(),
         gpus_per_worker=config.gpus_per_worker,
         address=config.address,
         object_store_bytes=config.object_store_mib << 20,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jobs.worker_range import WorkerRange
 from shards.errors import OstrakaError
 from trainers.checkpoint import find_checkpoint
 from trainers.config import TrainConfig
@@ -20,7 +21,11 @@ def _on_ray(values: dict[str, Any]) -> Any:
     from jobs.ray_train import train_on_ray
 
     return train_on_ray(
-        TrainConfig.model_validate(values), workers=2, gpus_per_worker=0, address=None, object_store_bytes=150 << 20
+        TrainConfig.model_validate(values),
+        workers=WorkerRange(min=2, max=2),
+        gpus_per_worker=0,
+        address=None,
+        object_store_bytes=150 << 20,
     )
 
 
