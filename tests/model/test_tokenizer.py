@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.tokenizer import SPECIALS, WordPiece, load_tokenizer, pad, train_wordpiece
 
 TEXTS = [f"{size} {colour} {kind}" for size in ("small", "large") for colour in ("red", "bluish", "green")
          for kind in ("boats", "boat", "houses", "tréé")]  # fmt: skip
+
+SPELLS = WordPiece([*SPECIALS, *"abcdeé中x[]", "boat", "##s", "##a", "tree", "σ", "##σ", "##ς", "##x"])
 
 
 def test_the_same_texts_in_any_order_give_the_same_vocabulary(tmp_path: Path) -> None:
@@ -73,3 +77,27 @@ def test_padding_fills_to_the_longest_or_to_a_length() -> None:
     assert ids.tolist() == [[2, 7], [2, 0]]
     assert mask.tolist() == [[True, True], [True, False]]
     assert torch.equal(pad([[2, 7], [2]], length=4)[1].sum(1), torch.tensor([2, 1]))
+
+
+_WORDS = st.one_of(
+    st.text(st.characters(codec="utf-8"), max_size=6),
+    st.sampled_from(
+        [*SPECIALS, "boats", "boat", "tréé", "a[SEP]b", "ΣΑΣ", "\u0301", "\u3000", "\x1c", "\t", "中文", "x" * 120]
+    ),
+)
+
+
+@given(texts=st.lists(st.lists(_WORDS, max_size=8).map(" ".join), min_size=1, max_size=4))
+def test_looking_words_up_gives_the_pieces_of_the_whole_text(texts: list[str]) -> None:
+    encoded = SPELLS.encode_batch(texts)
+    whole = SPELLS._backend.encode_batch(texts, add_special_tokens=False)
+    assert encoded == [[SPELLS.cls_id, *row.ids] for row in whole]
+    assert SPELLS.encode_batch(texts, max_tokens=3) == [row[:3] for row in encoded]
+
+
+def test_the_words_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.tokenizer._KNOWN", 5)
+    tokenizer = WordPiece([*SPECIALS, *"abcdefghij"])
+    for letter in "abcdefghij":
+        assert tokenizer.encode(letter) == [tokenizer.cls_id, tokenizer.ids[letter]]
+    assert len(tokenizer._known) <= 5
