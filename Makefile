@@ -47,8 +47,8 @@ system-packages:
 		|| echo "setup: could not install$$missing; install them by hand for video and for the tests that render reports"; \
 	else echo "setup: missing system packages:$$missing (for video and for the tests that render reports); the rest works without"; fi
 
-demo: setup ## the whole path on a small rendered world: raw data, shards, concepts, training, scores, a report page
-	$(JOBS) demo $(call set_if,OUT,output) $(call set_if,SCALE,scale) $(ARGS)
+demo: setup ## the whole path on a small rendered world; TASKS=all, or some of "vqa entailment nlvr2 grounding", for the tasks, too
+	$(JOBS) demo $(call set_if,OUT,output) $(call set_if,SCALE,scale) $(if $(strip $(TASKS)),tasks="$(TASKS)") $(ARGS)
 
 test: check ## everything this machine can test; needs no network and no GPU
 	$(TEST_ENV) $(PY) -m pytest -q -n $(TEST_WORKERS) --dist loadfile -m "not ray and not slow and not gpu" $(PYTEST_ARGS)

@@ -259,6 +259,24 @@ def _mark(config: DemoRawConfig) -> bytes:
     return canonical_json({**world, "digest": digest(world)})
 
 
+def open_task_folder(config: DemoRawConfig) -> Storage:
+    """Open the folder of a task's raw files, and make it.
+
+    Raises:
+        DatasetError: it holds those of another seed, scale or version.
+        InputError: it cannot be written.
+    """
+    try:
+        Path(config.output).mkdir(parents=True, exist_ok=True)
+        storage = open_storage(config.output)
+        _claim_folder(storage, config)
+    except OSError as error:
+        raise InputError(
+            f"{config.output}: the demo's raw files cannot be written here ({error}); choose another folder with output=…"
+        ) from error
+    return storage
+
+
 def _claim_folder(storage: Storage, config: DemoRawConfig) -> None:
     mark = _mark(config)
     if not storage.create("demo.json", mark) and storage.read("demo.json") != mark:

@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, PositiveInt
-
-from jobs.config import read_preset
-from jobs.demo.clip import DemoClipConfig, clip_files, train_demo_clip
-from jobs.demo.raw import FAULTS, DemoRawConfig, Split, raw_splits, write_demo_raw
+from jobs.demo.concept_stages import concept_stages
+from jobs.demo.config import DemoConfig
+from jobs.demo.raw import FAULTS, DemoRawConfig, raw_splits, write_demo_raw
 from jobs.demo.stages import Command, Inner, Stage, Timing, run_stages
+from jobs.demo.task_stages import plan_tasks
+from jobs.demo.training import captioned, evaluation, training
 from jobs.executors import ExecutorConfig, cluster_for
 from jobs.progress import progress
-from shards.config import Config
 
 ABLATION = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "ablation.json"
-StageName = Literal["raw", "shards", "clip", "concepts", "pretrain", "zero_shot", "finetune", "fine_tuned", "report"]
 TITLE = "The Ostraka demo"
-FEWEST_STEPS = 10
-TOP_K = 5  # the demo's vocabulary is some thirty nouns, and a scene shows about five of them
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-
-class DemoConfig(Config):
-    """How large a demo, and where."""
-
-    output: str = "runs/demo"
-    """Everything lies under this folder; running again goes on where an earlier run stopped."""
-    scale: float = Field(1.0, gt=0, le=50)
-    """Share of the 2,000 scenes; below 1 the training steps shrink as well."""
-    seed: int = Field(0, ge=0)
-    """Names the world and every random choice of the training."""
-    executor: Literal["inline", "ray"] = "ray"
-    """Where the conversion to shards runs; the bytes are the same."""
-    pretrain: str = "vicha_small"
-    """Preset of `train` for the pretraining."""
-    finetune: str = "vicha_small_retrieval"
-    """Preset of `train` for the fine-tuning."""
-    k_test: PositiveInt = 32
-    """Candidates that the match head re-ranks for each query."""
-    until: StageName | None = None
-    """The last stage to run; unset: all."""
 
 
 def run_demo(config: DemoConfig) -> tuple[Timing, ...]:
@@ -62,51 +32,82 @@ def _measured_before() -> tuple[str, ...]:
 def plan_demo(config: DemoConfig) -> tuple[Stage, ...]:
     """Lay out the stages; nothing is written or read but presets."""
     root = Path(config.output)
-    return (
+    trained, tested = captioned(root)["train"], captioned(root)["test"]
+    # After minutes of training neither head outdoes both together.
+    scored = (f"k_test={config.k_test}", "scoring=match_and_contrast")
+    stages = (
         *_data_stages(config, root),
-        *_concept_stages(config, root),
-        _training(config, root, name="pretrain", title="Pretrain ViCHA from scratch", preset=config.pretrain),
-        _evaluation(config, root, name="zero_shot", run="pretrain", title="Score retrieval, zero-shot"),
-        _training(
+        *concept_stages(config),
+        training(
             config,
-            root,
+            name="pretrain",
+            step=4,
+            title="Pretrain ViCHA from scratch",
+            preset=config.pretrain,
+            dataset=trained,
+            after=("concepts",),
+        ),
+        evaluation(
+            config,
+            name="zero_shot",
+            step=5,
+            title="Score retrieval, zero-shot",
+            run="pretrain",
+            dataset=tested,
+            overrides=scored,
+        ),
+        training(
+            config,
             name="finetune",
+            step=5,
             title="Fine-tune for retrieval",
             preset=config.finetune,
-            init=(f"init={root / 'pretrain'}",),
+            dataset=trained,
+            after=("pretrain",),
+            overrides=(f"init={root / 'pretrain'}",),
         ),
-        _evaluation(config, root, name="fine_tuned", run="finetune", title="Score retrieval, fine-tuned"),
-        Stage(
-            name="report",
-            step=6,
-            title="Write the report",
-            commands=(
-                Command(
-                    verb="report",
-                    overrides=(f"run={root}", f"title={TITLE}", f"output={root / 'report.html'}", *_measured_before()),
-                ),
-            ),
-            evidence=(root / "report.html",),
-            always=True,
+        evaluation(
+            config,
+            name="fine_tuned",
+            step=5,
+            title="Score retrieval, fine-tuned",
+            run="finetune",
+            dataset=tested,
+            overrides=scored,
         ),
+        *plan_tasks(config, first_step=6),
     )
+    return (*stages, _report(root, after=tuple(stage.name for stage in stages), step=stages[-1].step + 1))
 
 
-def _datasets(root: Path) -> Mapping[Split, Path]:
-    return {split: root / "data" / split for split in SPLITS}
+def _report(root: Path, *, after: tuple[str, ...], step: int) -> Stage:
+    return Stage(
+        name="report",
+        step=step,
+        title="Write the report",
+        commands=(
+            Command(
+                verb="report",
+                overrides=(f"run={root}", f"title={TITLE}", f"output={root / 'report.html'}", *_measured_before()),
+            ),
+        ),
+        evidence=(root / "report.html",),
+        after=after,
+        always=True,
+    )
 
 
 def _data_stages(config: DemoConfig, root: Path) -> tuple[Stage, Stage]:
     raw = DemoRawConfig(output=str(root / "raw"), scale=config.scale, seed=config.seed)
     files = raw_splits(raw)
-    datasets = _datasets(root)
+    datasets = captioned(root)
     executor = ("executor=ray",) if config.executor == "ray" else ()
     return (
         Stage(
             name="raw",
             step=1,
             title="Write raw pictures and captions, as COCO does",
-            commands=(Inner(line=_line(config, "raw"), config=raw, work=partial(_write_raw, raw)),),
+            commands=(Inner(line=config.line("raw"), config=raw, work=partial(_write_raw, raw)),),
             evidence=tuple(split.annotations for split in files.values()),
         ),
         Stage(
@@ -135,111 +136,6 @@ def _data_stages(config: DemoConfig, root: Path) -> tuple[Stage, Stage]:
     )
 
 
-def _concept_stages(config: DemoConfig, root: Path) -> tuple[Stage, Stage]:
-    datasets = _datasets(root)
-    clip = DemoClipConfig(
-        dataset=str(datasets["train"]),
-        output=str(root / "clip"),
-        seed=config.seed,
-        **_fewer(config, DemoClipConfig.model_fields["steps"].default),
-    )
-    model, weights = clip_files(root / "clip")
-    return (
-        Stage(
-            name="clip",
-            step=3,
-            title="Train a small open_clip model, in the place of a released one",
-            commands=(Inner(line=_line(config, "clip"), config=clip, work=partial(_train_clip, clip)),),
-            evidence=(model, weights),
-        ),
-        Stage(
-            name="concepts",
-            step=3,
-            title="Find the visual concepts of every picture",
-            commands=(
-                Command(
-                    verb="concepts",
-                    overrides=(
-                        f"dataset={json.dumps([str(path) for path in datasets.values()])}",
-                        # Counted on training captions alone: nothing of the test split leaks into the vocabulary.
-                        f"vocabulary.datasets={json.dumps([str(datasets['train'])])}",
-                        "phrases.tagger=rules",  # the same concepts wherever a spaCy model happens to be installed
-                        f"top_k={TOP_K}",
-                        f"embedder.model={model}",
-                        f"embedder.pretrained={weights}",
-                        f"output={root / 'concepts'}",
-                    ),
-                ),
-            ),
-            evidence=(root / "concepts" / "vocabulary.json",),
-        ),
-    )
-
-
-def _training(
-    config: DemoConfig, root: Path, *, name: StageName, title: str, preset: str, init: tuple[str, ...] = ()
-) -> Stage:
-    values = read_preset(preset, verb="train")
-    (stream,) = values["streams"]
-    fewer = _fewer(config, values["steps"]) if "steps" in values else {}
-    if fewer:  # a short run still warms up and logs a curve
-        fewer["log_every"] = max(1, fewer["steps"] // 20)
-        if "warmup_steps" in (schedule := values.get("schedule", {})):
-            fewer["schedule.warmup_steps"] = round(schedule["warmup_steps"] * config.scale)
-    return Stage(
-        name=name,
-        step=4 if name == "pretrain" else 5,
-        title=title,
-        commands=(
-            Command(
-                verb="train",
-                preset=preset,
-                overrides=(
-                    f"streams.{stream}.dataset={_datasets(root)['train']}",
-                    f"streams.{stream}.concepts=concepts",
-                    *init,
-                    f"output={root / name}",
-                    f"seed={config.seed}",
-                    *(f"{key}={value}" for key, value in fewer.items()),
-                ),
-            ),
-        ),
-        evidence=(root / name / "checkpoints",),
-    )
-
-
-def _evaluation(config: DemoConfig, root: Path, *, name: StageName, run: str, title: str) -> Stage:
-    return Stage(
-        name=name,
-        step=5,
-        title=title,
-        commands=(
-            Command(
-                verb="evaluate",
-                overrides=(
-                    f"checkpoint={root / run}",
-                    f"dataset={_datasets(root)['test']}",
-                    f"k_test={config.k_test}",
-                    "scoring=match_and_contrast",  # after minutes of training neither head outdoes both together
-                    f"output={root / name}",
-                ),
-            ),
-        ),
-        evidence=(root / name / "scores.json", root / name / "predictions.jsonl"),
-    )
-
-
-def _fewer(config: DemoConfig, steps: int) -> dict[str, int]:
-    """Fewer steps for a demo that is smaller than the full one; a larger one keeps the preset's."""
-    return {} if config.scale >= 1 else {"steps": max(FEWEST_STEPS, round(steps * config.scale))}
-
-
-def _line(config: DemoConfig, until: StageName) -> str:
-    """The command that runs the demo up to a stage which is no verb of its own."""
-    changed = config.model_copy(update={"until": until}).model_dump(exclude_defaults=True)
-    return shlex.join(["python", "-m", "jobs", "demo", *(f"{key}={value}" for key, value in changed.items())])
-
-
 def _one_ray() -> AbstractContextManager[object]:
     """One Ray for the three conversions: it takes longer to start than they take to run."""
     return cluster_for(ExecutorConfig.model_validate({"executor": "ray"}))
@@ -249,8 +145,3 @@ def _write_raw(config: DemoRawConfig) -> None:
     total = sum(files.scenes for files in raw_splits(config).values()) + len(FAULTS)
     with progress("raw", total=total, unit="items") as bar:
         write_demo_raw(config, on_item=lambda split: bar.advance(note=split))
-
-
-def _train_clip(config: DemoClipConfig) -> None:
-    with progress("clip", total=config.steps, unit="steps") as bar:
-        train_demo_clip(config, on_step=lambda done, total: bar.advance(done - bar.done))

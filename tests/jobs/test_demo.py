@@ -13,7 +13,8 @@ import pytest
 
 from jobs.cli import main
 from jobs.config import load_config, read_preset
-from jobs.demo.run import DemoConfig, plan_demo
+from jobs.demo.config import DemoConfig
+from jobs.demo.run import plan_demo
 from jobs.demo.stages import Command
 
 ROOT = Path(__file__).resolve().parents[2]

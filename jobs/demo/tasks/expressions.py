@@ -15,14 +15,13 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jobs.demo.captions import NOUNS, SIZE_WORDS
 from jobs.demo.drawing import PICTURE_SIDE, extent
-from jobs.demo.raw import LICENCE, DemoRawConfig, Split, draw_world, scene_id
+from jobs.demo.raw import LICENCE, DemoRawConfig, Split, draw_world, open_task_folder, scene_id
 from jobs.demo.scenes import KINDS, Group, Placed, Scene, pick, place_things
 from jobs.demo.tasks.balance import shuffled
 
@@ -51,9 +50,9 @@ class Referred:
     expressions: tuple[str, ...]
 
 
-def write_expressions(config: DemoRawConfig, folder: Path) -> None:
-    """Write references, boxes and proposals of all splits; `folder` is made where it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_expressions(config: DemoRawConfig) -> None:
+    """Write references, boxes and proposals of all splits."""
+    storage = open_task_folder(config)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     refs: list[dict[str, Any]] = []
@@ -75,9 +74,9 @@ def write_expressions(config: DemoRawConfig, folder: Path) -> None:
                 refs.append({**reference, **where, "file_name": name, "split": published_split(split, scene)})
     categories = [{"supercategory": "thing", "id": id, "name": name} for name, id in CATEGORIES.items()]
     instances = {"images": images, "annotations": annotations, "categories": categories, "licenses": [LICENCE]}
-    (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
-    (folder / "instances.json").write_text(json.dumps(instances), encoding="utf-8")
-    (folder / "dets.json").write_text(json.dumps(proposals), encoding="utf-8")
+    storage.replace("refs(unc).p", pickle.dumps(refs, protocol=2))
+    storage.replace("instances.json", json.dumps(instances).encode())
+    storage.replace("dets.json", json.dumps(proposals).encode())
 
 
 def published_split(split: Split, scene: Scene) -> str:

@@ -11,13 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from jobs.demo.captions import NOUNS, PLACES, Relation, stands
-from jobs.demo.raw import DemoRawConfig, Split, draw_world, scene_captions, scene_id
+from jobs.demo.raw import DemoRawConfig, Split, draw_world, open_task_folder, scene_captions, scene_id
 from jobs.demo.scenes import BACKDROPS, COLOURS, KINDS, Group, Kind, Scene, pick
 from jobs.demo.tasks.balance import balanced
 
@@ -40,9 +39,9 @@ class Supposed:
     label: Label
 
 
-def write_hypotheses(config: DemoRawConfig, folder: Path) -> None:
-    """Write the hypotheses of every split; `folder` is made where it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_hypotheses(config: DemoRawConfig) -> None:
+    """Write the hypotheses of every split."""
+    storage = open_task_folder(config)
     for place, (split, scenes) in enumerate(draw_world(config).items()):
         rng = np.random.default_rng([config.seed, 12, place])
         triples = suppose(scenes, rng, limit=PER_SCENE[split] * len(scenes))
@@ -53,7 +52,7 @@ def write_hypotheses(config: DemoRawConfig, folder: Path) -> None:
             line = _line(split, each, counts[each.scene], captions[each.scene], rng)
             lines.append(json.dumps(line) + "\n")
             counts[each.scene] += 1
-        (folder / f"snli_ve_{PUBLISHED[split]}.jsonl").write_text("".join(lines), encoding="utf-8")
+        storage.replace(f"snli_ve_{PUBLISHED[split]}.jsonl", "".join(lines).encode())
 
 
 def suppose(scenes: Sequence[Scene], rng: np.random.Generator, *, limit: int) -> tuple[tuple[Supposed, ...], ...]:

@@ -12,15 +12,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from jobs.demo.captions import NOUNS, Relation, article, plural, stands
-from jobs.demo.raw import LICENCE, DemoRawConfig, Split, draw_world, scene_id
+from jobs.demo.raw import LICENCE, DemoRawConfig, Split, draw_world, open_task_folder, scene_id
 from jobs.demo.scenes import COLOURS, KINDS, Backdrop, Group, Scene, pick
 from jobs.demo.tasks.balance import balanced
+from shards.storage import Storage
 
 AnswerType = Literal["yes/no", "number", "other"]
 
@@ -60,13 +60,13 @@ class Asked:
     slips: tuple[str, ...]
 
 
-def write_questions(config: DemoRawConfig, folder: Path) -> None:
-    """Write questions, answers and pairs of every split; `folder` is made where it is missing."""
-    (folder / HELD_BACK).mkdir(parents=True, exist_ok=True)
+def write_questions(config: DemoRawConfig) -> None:
+    """Write questions, answers and pairs of every split."""
+    storage = open_task_folder(config)
     for place, (split, scenes) in enumerate(draw_world(config).items()):
         rng = np.random.default_rng([config.seed, 11, place])
         pairs = ask(scenes, rng, limit=PER_SCENE[split] * len(scenes))
-        _write_split(folder, split, pairs, rng)
+        _write_split(storage, split, pairs, rng)
 
 
 def ask(scenes: Sequence[Scene], rng: np.random.Generator, *, limit: int) -> tuple[tuple[Asked, ...], ...]:
@@ -169,7 +169,7 @@ def _yes_or_no(number: int, question: str, question_type: str, truth: bool) -> A
     )
 
 
-def _write_split(folder: Path, split: Split, pairs: Sequence[tuple[Asked, ...]], rng: np.random.Generator) -> None:
+def _write_split(storage: Storage, split: Split, pairs: Sequence[tuple[Asked, ...]], rng: np.random.Generator) -> None:
     """Number the questions picture by picture, as VQA v2 does, and write the split's files."""
     numbered: dict[Asked, int] = {}
     counts: Counter[int] = Counter()
@@ -188,20 +188,14 @@ def _write_split(folder: Path, split: Split, pairs: Sequence[tuple[Asked, ...]],
         for asked, number in numbered.items()
     ]
     annotations = [_annotation(split, asked, number, rng) for asked, number in numbered.items()]
-    answers_at = folder / HELD_BACK if split == "test" else folder
-    files: Mapping[Path, Any] = {
-        answers_at / f"v2_mscoco_{subset}_annotations.json": {**header, "annotations": annotations},
-        answers_at / f"v2_mscoco_{subset}_complementary_pairs.json": [
-            [numbered[asked] for asked in pair] for pair in pairs
-        ],
-        folder / f"v2_OpenEnded_mscoco_{subset}_questions.json": {
-            **header,
-            "task_type": "Open-Ended",
-            "questions": questions,
-        },
+    held = f"{HELD_BACK}/" if split == "test" else ""
+    files: Mapping[str, Any] = {
+        f"{held}v2_mscoco_{subset}_annotations.json": {**header, "annotations": annotations},
+        f"{held}v2_mscoco_{subset}_complementary_pairs.json": [[numbered[asked] for asked in pair] for pair in pairs],
+        f"v2_OpenEnded_mscoco_{subset}_questions.json": {**header, "task_type": "Open-Ended", "questions": questions},
     }
-    for path, content in files.items():
-        path.write_text(json.dumps(content), encoding="utf-8")
+    for name, content in files.items():
+        storage.replace(name, json.dumps(content).encode())
 
 
 def _annotation(split: Split, asked: Asked, number: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from jobs.demo.captions import NOUNS, PLACES, article, plural
 from jobs.demo.drawing import render
-from jobs.demo.raw import DemoRawConfig, Split, draw_world, write_once
+from jobs.demo.raw import DemoRawConfig, Split, draw_world, open_task_folder, write_once
 from jobs.demo.scenes import COLOURS, KINDS, Kind, Scene, pick
 from jobs.demo.tasks.balance import balanced
 
@@ -42,15 +42,16 @@ class Stated:
     truth: bool
 
 
-def write_statements(config: DemoRawConfig, folder: Path) -> None:
-    """Write pictures and statements of every split; `folder` is made where it is missing."""
+def write_statements(config: DemoRawConfig) -> None:
+    """Write pictures and statements of every split."""
+    storage = open_task_folder(config)
     for place, (split, scenes) in enumerate(draw_world(config).items()):
         name = PUBLISHED[split]
         rng = np.random.default_rng([config.seed, 14, place])
         pairs = draw_pairs(scenes, rng)
         couples = state(pairs, rng, limit=PER_PAIR[split] * len(pairs))
         stated = sorted((each for couple in couples for each in couple), key=lambda each: each.pair)
-        media = folder / "images" / name
+        media = Path(config.output, "images", name)
         media.mkdir(parents=True, exist_ok=True)
         for number in sorted({each.pair for each in stated}):
             for side, scene in enumerate(pairs[number]):
@@ -62,7 +63,7 @@ def write_statements(config: DemoRawConfig, folder: Path) -> None:
             counts[each.pair] += 1
             line = {"identifier": identifier, "sentence": each.text, "label": str(each.truth), "synset": each.about}
             lines.append(json.dumps(line) + "\n")
-        (folder / f"{name}.json").write_text("".join(lines), encoding="utf-8")
+        storage.replace(f"{name}.json", "".join(lines).encode())
 
 
 def draw_pairs(scenes: Sequence[Scene], rng: np.random.Generator) -> tuple[Pair, ...]:
