@@ -19,6 +19,7 @@ from shards.errors import BudgetError, DatasetError, InputError
 from shards.foreign import ForeignTar, look_at, place_of
 from shards.manifest import Card, merge
 from shards.media import Check
+from shards.patience import Patience
 from shards.records import Reject
 from shards.storage import open_storage
 from shards.tar_walk import Loss, TarWalk
@@ -249,7 +250,7 @@ def _matches(pattern: str) -> Sequence[str]:
     import fsspec
 
     system, path = fsspec.core.url_to_fs(pattern)
-    return [system.unstrip_protocol(found) for found in system.glob(path)]
+    return [system.unstrip_protocol(found) for found in Patience().ask(pattern, lambda: system.glob(path))]
 
 
 def _without_braces(pattern: str) -> Iterator[str]:

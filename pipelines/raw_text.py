@@ -26,7 +26,7 @@ def is_broken(text: str) -> bool:
 
 def printable(text: str) -> str:
     """The text with broken bytes spelt as escapes, so that it can be stored and shown."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def check_file(path: str, *, key: str) -> None:
@@ -37,8 +37,10 @@ def check_file(path: str, *, key: str) -> None:
         key: the config key that named it, for the message.
 
     Raises:
-        InputError: there is no such file, it is empty, UTF-16 or compressed.
+        InputError: there is no such file, it is an address, empty, UTF-16 or compressed.
     """
+    if "://" in path:
+        raise InputError(f"{key}: {path} is an address, and annotation files are read from a disk; copy it to one")
     file = Path(path)
     if not file.is_file():
         what = "is a folder, not a file" if file.is_dir() else "does not exist"

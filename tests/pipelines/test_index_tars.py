@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from pipelines.index_tars import IndexConfig, expand, finish_index, index_tar, plan_tars
-from shards.errors import BudgetError, DamagedRecordError, DatasetError, InputError
+from shards.errors import BudgetError, DamagedRecordError, DatasetError, InputError, StoreError
 from shards.foreign import check_foreign
 from shards.manifest import Card
+from shards.patience import Patience
 from shards.reader import Dataset, open_dataset
 from shards.records import Caption, Label
 from shards.stream import RecordStream, Stream, source_of
@@ -383,6 +384,18 @@ def test_patterns_expand_braces_lists_and_stars(tmp_path: Path) -> None:
         plan_tars(IndexConfig(shards=(f"{tmp_path}/x-08.tar", f"{tmp_path}/*.tar"), output="o"))
     with pytest.raises(InputError, match="is not there"):
         plan_tars(IndexConfig(shards=(f"{tmp_path}/x-{{10..11}}.tar",), output="o"))
+
+
+def test_a_store_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionResetError("no route")
+
+    monkeypatch.setattr("pipelines.index_tars.Patience", lambda: Patience(attempts=2, first_pause_s=0.01))
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "glob", unreachable)
+    with pytest.raises(StoreError, match=r"memory://tars/\*\.tar: the store did not answer"):
+        list(expand("memory://tars/*.tar"))
 
 
 def test_tars_without_one_usable_sample_stop_with_the_reason(tmp_path: Path, index: Callable[..., Card]) -> None:

@@ -34,6 +34,12 @@ def test_a_compressed_file_is_said_to_be_one(reader: str, pack: Callable[[bytes]
         READERS[reader](str(path))
 
 
+@pytest.mark.parametrize("reader", READERS)
+def test_an_address_is_no_file_of_a_disk(reader: str) -> None:
+    with pytest.raises(InputError, match="k: s3://bucket/captions.json is an address"):
+        READERS[reader]("s3://bucket/captions.json")
+
+
 @pytest.mark.parametrize("reader", ["whole", "stream", "lines"])
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000], ids=["digits", "brackets"])
 def test_what_python_cannot_take_is_one_sentence(reader: str, value: str, tmp_path: Path) -> None:
