@@ -66,9 +66,9 @@ def decode_rows(data: bytes, until: int | None = None) -> Decoded:
     if frame is None or frame.components == _INKS:  # torch's RGB of printing inks is another than Pillow's
         return _whole(_decode_by_pillow(data))
     _check_size(frame.width, frame.height)
-    upper = None if until is None else _decode_upper(data, frame, until)
-    if upper is not None:
-        return Decoded(pixels=upper, width=frame.width, height=frame.height)
+    plain = _decode_plain(data, frame, until)
+    if plain is not None:
+        return Decoded(pixels=plain, width=frame.width, height=frame.height)
     from torchvision.io import ImageReadMode, decode_jpeg
 
     try:
@@ -131,27 +131,30 @@ def _components_of_scan(data: bytes, place: int) -> int:
     return 0
 
 
-def _decode_upper(data: bytes, frame: _Frame, until: int) -> Tensor | None:
-    """Decode the rows above `until` and few more; None where that saves nothing or would not give the very same pixels.
+def _decode_plain(data: bytes, frame: _Frame, until: int | None) -> Tensor | None:
+    """Decode a whole file that need not be turned, down to `until` and few rows more where that saves time.
 
     Two thirds of a JPEG's decoding is reading its codes from the top on. So the header is told that the picture ends below
     the rows that are wanted, with one more row of blocks, because smooth colour samples look one row further. What follows
     is then surplus to the decoder, about which torch's would write a warning for each picture.
+
+    Returns:
+        (3, at most H, W) uint8, the very pixels that torch's decoder gives; None where this decoder is not the one to ask.
     """
-    rows = (until // frame.rows_at_once + 2) * frame.rows_at_once
-    if rows >= frame.height or not frame.is_one_pass:
-        return None
-    shape = outline(data)  # says that no part of the file is missing, which the decoder no longer can
+    shape = outline(data)  # says that no part of the file is missing, which a decoder of upper rows no longer can
     if shape is None or shape.orientation != 1:
         return None
     try:
         import simplejpeg
     except ImportError:
         return None
-    shorter = bytearray(data)
-    struct.pack_into(">H", shorter, frame.height_at, rows)
+    stored: bytes | bytearray = data
+    rows = frame.height if until is None else (until // frame.rows_at_once + 2) * frame.rows_at_once
+    if rows < frame.height and frame.is_one_pass:
+        stored = bytearray(data)
+        struct.pack_into(">H", stored, frame.height_at, rows)
     try:
-        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(shorter, colorspace="RGB", strict=False)
+        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(stored, colorspace="RGB", strict=False)
     except ValueError:
         return None
     return torch.from_numpy(pixels).permute(2, 0, 1)
