@@ -138,7 +138,7 @@ class TrainConfig(Config):
     schedule: ScheduleConfig = CosineSchedule()
     precision: Precision = "fp32"
     compile: bool = False
-    """compile the family's forward and backward pass; the first step then takes a minute or more"""
+    """compile the family's layers; the first steps then take a minute or more"""
     checkpoint_activations: bool = False
     """layers keep only their input for the backward pass and compute the rest again: the same numbers, less memory, more time"""
     channels_last: bool = False

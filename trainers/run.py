@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from model.families import load_family
-from model.layers.transformer import checkpoint_activations
+from model.layers.layer import checkpoint_activations
 from shards.config import validate
 from shards.errors import ConfigError, DatasetError
 from shards.stream import RecordStream, Stream, StreamState

@@ -13,6 +13,7 @@ import xxhash
 from torch import Tensor
 
 from model.family import Batch, Family, Losses, Progress
+from model.layers.layer import compile_layers
 from trainers.arrival import arrived
 from trainers.bad_loss import BadLossConfig, KeptBuffers, LossGuard, OnBadLoss
 from trainers.distributed import Group
@@ -63,7 +64,7 @@ class TrainStep:
             seed: of the run.
             precision: of forward and backward.
             clip_norm: the greatest norm of all gradients together; unset: any.
-            compiled: whether the family is compiled.
+            compiled: whether the family's layers are compiled.
             parallel: how the family lies on the ranks; unset: a copy on each.
             guard: judges losses; unset: only by whether they are numbers.
             on_bad_loss: `skip` leaves the update of a bad step out, which takes a fused optimiser.
@@ -79,9 +80,9 @@ class TrainStep:
         self.guard = guard or LossGuard(BadLossConfig(), group)
         self.on_bad_loss = on_bad_loss
         self._parallel = parallel or lay_out(family, group)
-        self._forward: Callable[[Batch, Progress], Losses] = (
-            torch.compile(self._parallel.module) if compiled else self._parallel.module
-        )
+        self._forward: Callable[[Batch, Progress], Losses] = self._parallel.module
+        if compiled:
+            compile_layers(family)
 
     def __call__(self, batches: Sequence[Batch], step: int) -> StepLosses:
         """Take optimiser step `step` (from 0) over this rank's micro-batches.

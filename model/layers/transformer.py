@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
-from torch.utils.checkpoint import checkpoint
 
 from model.layers.attention import FusedAttention, PictureMemory, SplitAttention
+from model.layers.layer import Layer
 
 
 class FeedForward(nn.Module):
@@ -22,39 +19,6 @@ class FeedForward(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         return self.down(gelu(self.up(states)))  # type: ignore[no-any-return]
-
-
-class Layer(nn.Module):
-    """A layer that may forget what happened inside it and compute it again in the backward pass (activation checkpointing).
-
-    The second time draws the same dropout, so gradients are the same bit for bit.
-    """
-
-    checkpoints_activations = False
-
-    def forward(self, *inputs: Any, **named: Any) -> Tensor:
-        """Run the layer; see `run` for what it takes."""
-        if self.checkpoints_activations and torch.is_grad_enabled():
-            again: Tensor = checkpoint(self.run, *inputs, use_reentrant=False, **named)
-            return again
-        return self.run(*inputs, **named)
-
-    def run(self, *inputs: Any, **named: Any) -> Tensor:
-        """What the layer computes."""
-        raise NotImplementedError
-
-
-def checkpoint_activations(module: nn.Module, *, on: bool = True) -> None:
-    """Let every layer of a module keep only its input for the backward pass, or all of it again.
-
-    Raises:
-        ValueError: there is no layer that could.
-    """
-    layers = [part for part in module.modules() if isinstance(part, Layer)]
-    if not layers:
-        raise ValueError(f"{type(module).__name__} has no layers whose activations could be checkpointed; leave it off")
-    for layer in layers:
-        layer.checkpoints_activations = on
 
 
 class PreNormLayer(Layer):

@@ -1,4 +1,4 @@
-"""Layers that compute themselves again in the backward pass: the same numbers from less memory."""
+"""Options of layers change what they cost, and no number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.layers.transformer import PostNormLayer, PreNormLayer, checkpoint_activations
+from model.layers.layer import checkpoint_activations, compile_layers
+from model.layers.transformer import PostNormLayer, PreNormLayer
 
 
 def _gradients(module: nn.Module, run: Callable[[], Tensor]) -> list[Tensor]:
@@ -57,6 +58,19 @@ def test_checkpointed_activations_give_equal_gradients_and_keep_less(kind: str) 
     assert _kept_bytes(run) < kept / 4
     checkpoint_activations(tower, on=False)
     assert _kept_bytes(run) == kept
+
+
+def test_compiled_layers_give_equal_gradients_and_are_compiled_once_for_all_alike() -> None:
+    torch.manual_seed(0)
+    tower = nn.Sequential(*(PreNormLayer(12, 2, 24) for _ in range(3)))
+    states = torch.randn(3, 9, 12, requires_grad=True)
+    plain = _gradients(tower, lambda: tower(states))
+    torch._dynamo.reset()
+    compile_layers(tower, backend="aot_eager")
+    torch._dynamo.utils.counters.clear()
+    for one, other in zip(plain, _gradients(tower, lambda: tower(states)), strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 def test_a_module_without_layers_cannot_checkpoint() -> None:
