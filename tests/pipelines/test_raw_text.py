@@ -36,7 +36,7 @@ def test_a_compressed_file_is_said_to_be_one(reader: str, pack: Callable[[bytes]
 
 @pytest.mark.parametrize("reader", READERS)
 def test_an_address_is_no_file_of_a_disk(reader: str) -> None:
-    with pytest.raises(InputError, match="k: s3://bucket/captions.json is an address"):
+    with pytest.raises(InputError, match=r"k: s3://bucket/captions\.json is an address"):
         READERS[reader]("s3://bucket/captions.json")
 
 
