@@ -210,6 +210,7 @@ class DraftedSource:
         places: Sequence[PlainPlace] = item.get("media", ())
         media: list[Media] = []
         payload: dict[str, bytes] = {}
+        file: str | None = None
         for number, place in enumerate(places):
             data = self._load(place)
             found = probe_media(
@@ -224,13 +225,14 @@ class DraftedSource:
                 found = replace(found, start_s=place["span"][0], end_s=place["span"][1])
             media.append(found)
             payload[found.member] = data
+            file = file or place.get("file")
         return Record(
             key=self._target.key(item["stem"]),
             origin=Origin(
                 dataset=self._target.dataset,
                 split=item.get("split", self._target.split),
                 id=item["id"],
-                file=next((place["file"] for place in places if "file" in place), None),
+                file=file,
                 licence=item.get("licence"),
             ),
             media=tuple(media),
@@ -285,11 +287,11 @@ def folder_check(folder: MediaFolder, *, annotations: str, required: bool = True
 
 def drafted_annotations(item: RawItem) -> tuple[tuple[Annotation, ...], tuple[Reject, ...]]:
     """The annotations that a drafted item carries, and those that were refused when its annotation file was read."""
-    refused = tuple(
+    refused = [
         Reject(id=id, reason=reason, detail=detail, level="annotation")
         for id, reason, detail in item.get("refused", ())
-    )
-    return tuple(annotation_from_plain(plain) for plain in item.get("annotations", ())), refused
+    ]
+    return tuple([annotation_from_plain(plain) for plain in item.get("annotations", ())]), tuple(refused)
 
 
 def _picture_size(record: Record) -> tuple[int, int] | None:

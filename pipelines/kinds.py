@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +21,7 @@ def load_kind(package: ModuleType, spec: Mapping[str, Any], *, where: str) -> tu
     Raises:
         ConfigError: the kind is missing or unknown, or a key or value does not fit; the message names the nearest.
     """
-    kinds = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    kinds = _kinds(tuple(package.__path__))
     kind = spec.get("kind")
     if kind is None:
         raise ConfigError(f"missing key '{where}.kind': set it to one of {', '.join(sorted(kinds))}")
@@ -28,3 +29,8 @@ def load_kind(package: ModuleType, spec: Mapping[str, Any], *, where: str) -> tu
         raise ConfigError(f"{where}.kind: there is no kind {kind!r}: {nearest(str(kind), kinds)}")
     module = importlib.import_module(f"{package.__name__}.{kind}")
     return module, validate(module.Config, {key: value for key, value in spec.items() if key != "kind"}, where=where)
+
+
+@cache  # asked for several times a unit, and listing a folder takes as long as converting ten pictures
+def _kinds(folders: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(module.name for module in pkgutil.iter_modules(folders))

@@ -12,7 +12,10 @@ import xxhash
 from shards.config import digest
 
 # What `shards.config.canonical_json` writes; made once, because `json.dumps` with any option builds an encoder for every call.
-_LINE = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+# Looking for circles would take as long as the rest, and items that a source has just built hold none.
+_LINE = json.JSONEncoder(
+    sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
+)
 
 RawItem = Mapping[str, Any]  # JSON values only; always has "id"; what a worker needs to build the record, but no pixels
 
@@ -41,7 +44,7 @@ class Unit:
 
 def as_line(item: RawItem) -> bytes:
     """An item as it is spooled and hashed: one line of canonical JSON."""
-    return _LINE.encode(dict(item)).encode()
+    return _LINE.encode(item if type(item) is dict else dict(item)).encode()
 
 
 def hash_of_items(lines: Iterable[bytes]) -> str:

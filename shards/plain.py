@@ -35,15 +35,15 @@ def to_plain(value: Any) -> Any:
     """
     if isinstance(value, (str, int, float)) or value is None:
         return value
-    if isinstance(value, Mapping):
-        return {name: to_plain(item) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [to_plain(item) for item in value]
+    if not hasattr(value, "__dataclass_fields__") and isinstance(value, Mapping):
+        return {name: to_plain(item) for name, item in value.items()}
     head: dict[str, Any] = {"type": value.type} if hasattr(value, "type") else {}
     for name in _stored_fields(cast(Hashable, type(value))):
         item = getattr(value, name)
         if item is not None:
-            head[name] = to_plain(item)
+            head[name] = item if type(item) is str else to_plain(item)
     return head
 
 
