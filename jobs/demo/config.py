@@ -54,7 +54,7 @@ class DemoConfig(Config):
     @field_validator("tasks", mode="before")
     @classmethod
     def _words_are_a_list(cls, value: Any) -> Any:
-        names = value.replace(",", " ").split() if isinstance(value, str) else value
+        names = value.replace(",", " ").split() if isinstance(value, str) else value or ()
         return TASKS if names == ["all"] else names
 
     @field_validator("tasks")

@@ -13,9 +13,10 @@ import pytest
 
 from jobs.cli import main
 from jobs.config import load_config, read_preset
-from jobs.demo.config import DemoConfig
+from jobs.demo.config import STAGES, TASKS, DemoConfig
 from jobs.demo.run import plan_demo
 from jobs.demo.stages import Command
+from shards.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,16 +67,61 @@ def test_a_smaller_demo_trains_fewer_steps_and_a_larger_one_as_many() -> None:
     assert steps(0.1) == [max(10, round(count / 10)) for count in presets]
 
 
+@pytest.mark.parametrize(
+    ("words", "tasks"),
+    [
+        ("tasks=all", TASKS),
+        ("tasks=grounding vqa", ("vqa", "grounding")),
+        ("tasks=[nlvr2]", ("nlvr2",)),
+        ("tasks=", ()),
+    ],
+)
+def test_tasks_are_named_by_words_in_any_order(words: str, tasks: tuple[str, ...]) -> None:
+    assert load_config(DemoConfig, None, [words], verb="demo").tasks == tasks
+
+
+def test_a_task_that_nobody_has_heard_of_is_refused_and_so_is_a_stage_of_one_that_is_not_wanted() -> None:
+    with pytest.raises(ConfigError, match="tasks"):
+        load_config(DemoConfig, None, ["tasks=vqa chess"], verb="demo")
+    with pytest.raises(ConfigError, match="add tasks=nlvr2"):
+        load_config(DemoConfig, None, ["tasks=vqa", "until=text_assignment"], verb="demo")
+
+
+def test_every_task_adds_its_own_stages_and_none_builds_on_anothers() -> None:
+    base = {stage.name for stage in plan_demo(DemoConfig())}
+    every = plan_demo(DemoConfig(tasks=TASKS))
+    assert [stage.name for stage in every if stage.name not in base] == [
+        name for task in TASKS for name in STAGES[task]
+    ]
+    assert [stage.step for stage in every] == sorted(stage.step for stage in every)
+    for task in TASKS:
+        alone = {stage.name: stage for stage in plan_demo(DemoConfig(tasks=(task,)))}
+        assert set(alone) == base | set(STAGES[task])
+        for name in STAGES[task]:
+            assert set(alone[name].after or ()) <= base | set(STAGES[task])
+
+
+def test_no_command_of_a_task_trains_on_what_it_is_tested_on() -> None:
+    for command in commands(DemoConfig(tasks=TASKS)):
+        if command.verb == "train":
+            (stream,) = command.load()[1].model_dump()["streams"].values()
+            assert Path(stream["dataset"]).name == "train"
+        if command.verb == "evaluate":
+            assert Path(command.load()[1].model_dump()["dataset"]).name == "test"
+
+
 def test_concepts_are_counted_on_training_captions_alone() -> None:
-    (command,) = [command for command in commands(DemoConfig()) if command.verb == "concepts"]
-    config = command.load()[1].model_dump()
-    assert len(config["dataset"]) == 3
-    assert [Path(path).name for path in config["vocabulary"]["datasets"]] == ["train"]
+    found = [command for command in commands(DemoConfig(tasks=TASKS)) if command.verb == "concepts"]
+    assert len(found) == 2
+    for command in found:
+        config = command.load()[1].model_dump()
+        assert len(config["dataset"]) == 3
+        assert config["vocabulary"]["datasets"] == (str(Path("runs", "demo", "data", "train")),)
 
 
 def test_a_small_demo_runs_the_whole_path_and_a_second_run_does_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    command = [sys.executable, "-m", "jobs", "demo", "quick", f"output={folder}"]
+    command = [sys.executable, "-m", "jobs", "demo", "quick", "tasks=all", f"output={folder}"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
     def run() -> subprocess.CompletedProcess[str]:
@@ -86,7 +132,8 @@ def test_a_small_demo_runs_the_whole_path_and_a_second_run_does_nothing(tmp_path
         return done
 
     first = run()
-    assert "R@1" in first.stdout
+    for scored in ("R@1", "questions", "entailment", "statements", "things found"):
+        assert f"{scored} " in first.stdout
     page = (folder / "report.html").read_text(encoding="utf-8")
     for heading in ("Retrieval", "Pictures, captions and concepts", "Training", "Rejects", "Time and memory"):
         assert f">{heading}</h2>" in page
@@ -101,8 +148,14 @@ def test_a_small_demo_runs_the_whole_path_and_a_second_run_does_nothing(tmp_path
     ):
         assert reason in page
     timings = json.loads((folder / "timings.json").read_text())["steps"]
-    assert [step["name"] for step in timings] == [stage.name for stage in plan_demo(DemoConfig())]
+    assert [step["name"] for step in timings] == [stage.name for stage in plan_demo(DemoConfig(tasks=TASKS))]
     assert all(step["peak_mib"] > 50 for step in timings)
+    submission = json.loads((folder / "vqa_submission" / "submission.json").read_text())
+    predictions = [json.loads(line) for line in (folder / "vqa_test" / "predictions.jsonl").open()]
+    assert {row["question_id"]: row["answer"] for row in submission} == {
+        int(row["id"]): row["predicted"] for row in predictions
+    }
+    assert json.loads((folder / "vqa_submission" / "scores.json").read_text())["metrics"] == {}
     metrics = {row["name"] for row in map(json.loads, (folder / "pretrain" / "metrics.jsonl").open())}
     assert {f"loss/{name}" for name in ("contrast", "hierarchy", "match", "masked_text", "masked_image")} <= metrics
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,51 @@ def test_a_stage_that_was_interrupted_is_not_on_record(kitchen: Kitchen) -> None
 
 def test_until_stops_after_the_named_stage(kitchen: Kitchen) -> None:
     run_stages(kitchen.stages(), kitchen.folder, until="dough")
+    assert kitchen.ran == ["dough"]
+
+
+def branched(
+    kitchen: Kitchen, *, soup: int = 1, names: Sequence[str] = ("dough", "soup", "bread")
+) -> tuple[Stage, ...]:
+    """Dough, and bread of it; soup, which is made of neither."""
+    dough, bread = kitchen.stages()
+    pot = replace(
+        dough,
+        name="soup",
+        commands=(Inner(line="make soup", config=Size(size=soup), work=lambda: kitchen.cook("soup")),),
+        evidence=(kitchen.folder / "soup",),
+        after=(),
+    )
+    every = {"dough": dough, "soup": pot, "bread": replace(bread, after=("dough",))}
+    return tuple(every[name] for name in names)
+
+
+def test_stages_that_do_not_build_on_one_another_leave_each_other_alone(kitchen: Kitchen) -> None:
+    run_stages(branched(kitchen), kitchen.folder)
+    run_stages(branched(kitchen, soup=2), kitchen.folder)
+    assert kitchen.ran == ["dough", "soup", "bread", "soup"]
+    (kitchen.folder / "dough").unlink()
+    run_stages(branched(kitchen, soup=2), kitchen.folder)
+    assert kitchen.ran[4:] == ["dough", "bread"]
+
+
+def test_a_stage_that_is_not_wanted_this_time_stays_on_record_until_its_ground_has_changed(kitchen: Kitchen) -> None:
+    run_stages(branched(kitchen), kitchen.folder)
+    run_stages(branched(kitchen, names=("dough", "bread")), kitchen.folder)
+    run_stages(branched(kitchen), kitchen.folder)
+    assert kitchen.ran == ["dough", "soup", "bread"]
+    (kitchen.folder / "dough").unlink()
+    run_stages(branched(kitchen, names=("dough", "soup")), kitchen.folder)
+    assert {timing.name for timing in read_timings(kitchen.folder)} == {"dough", "soup"}
+    run_stages(branched(kitchen), kitchen.folder)
+    assert kitchen.ran[3:] == ["dough", "bread"]
+
+
+def test_an_output_may_be_named_by_a_pattern(kitchen: Kitchen) -> None:
+    dough, _ = kitchen.stages()
+    stage = replace(dough, evidence=(kitchen.folder / "do*gh",))
+    run_stages((stage,), kitchen.folder)
+    run_stages((stage,), kitchen.folder)
     assert kitchen.ran == ["dough"]
 
 
