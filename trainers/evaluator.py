@@ -38,6 +38,8 @@ class Scores:
     texts: int
     k_test: int
     scoring: Scoring
+    dataset: str
+    annotations: str | None  # the column that took the place of the dataset's own
     checkpoint: str
     step: int
     seconds: Mapping[str, float]  # wall time of each stage
@@ -51,6 +53,8 @@ class Scores:
             "texts": self.texts,
             "k_test": self.k_test,
             "scoring": self.scoring,
+            "dataset": self.dataset,
+            "annotations": self.annotations,
             "checkpoint": self.checkpoint,
             "step": self.step,
             "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
@@ -114,6 +118,8 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
         texts=len(gallery.texts),
         k_test=config.k_test,
         scoring=config.scoring,
+        dataset=config.dataset,
+        annotations=config.annotations,
         checkpoint=str(run.checkpoint.path),
         step=run.checkpoint.step,
         seconds=compared.seconds,

@@ -43,6 +43,8 @@ class GroundingScores:
     metrics: Mapping[str, float]
     chance: Mapping[str, float]  # of a peak anywhere in the picture, and of any of its proposals
     examples: int
+    dataset: str
+    annotations: str | None  # the column that took the place of the dataset's own
     checkpoint: str
     step: int
     seconds: float
@@ -53,6 +55,8 @@ class GroundingScores:
             "chance": dict(self.chance),
             "task": "grounding",
             "examples": self.examples,
+            "dataset": self.dataset,
+            "annotations": self.annotations,
             "checkpoint": self.checkpoint,
             "step": self.step,
             "seconds": round(self.seconds, 2),
@@ -92,40 +96,61 @@ def _evaluated(config: EvaluateConfig, task: GroundingTask, group: Group, on_pro
         exam = Exam(dataset, shown_concepts(config, run, dataset), task, places)
         boxes = proposals_of(exam, read_proposals(task.config.proposals), where=dataset.path)
     seen = map_expressions(run, exam, boxes, range(len(exam)), config=config, crew=Crew(group, on_progress))
-    metrics, chance = _judged(task, places, seen, boxes)
+    verdicts = [_judge(task, *each) for each in zip(places, seen, boxes, strict=True)]
+    metrics, chance = _summed_up(verdicts, proposed=task.config.proposals is not None)
     scores = GroundingScores(
         metrics=metrics,
         chance=chance,
         examples=len(exam),
+        dataset=config.dataset,
+        annotations=config.annotations,
         checkpoint=str(run.checkpoint.path),
         step=run.checkpoint.step,
         seconds=time.monotonic() - began,
     )
     with group.together():
         if group.is_main:
-            write_results(Path(config.output), scores=scores.to_json(), predictions=_predictions(places, seen, boxes))
+            write_results(
+                Path(config.output), scores=scores.to_json(), predictions=_predictions(places, seen, boxes, verdicts)
+            )
     return scores
 
 
-def _judged(
-    task: GroundingTask, places: Sequence[Place], seen: Sequence[Seen], boxes: Sequence[Boxes]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Judge peaks and, where boxes were proposed, the chosen ones: metrics, and what chance would reach of each."""
-    pointing, found, any_peak, any_box = [], [], [], []
-    for place, look, proposed in zip(places, seen, boxes, strict=True):
-        split, truth = place.record.origin.split, _truth(place)
-        (x, y), (x0, y0, width, height) = look.peak, truth
-        pointing.append((split, float(x0 <= x < x0 + width and y0 <= y < y0 + height)))
-        rows, columns = size_of(place.record)
-        any_peak.append(width * height / (rows * columns))
-        overlaps = [intersection_over_union(truth, box, convention=task.config.overlap) for box in proposed]
-        found.append((split, overlaps[look.best] if look.best is not None else 0.0))
-        any_box.append(sum(overlap >= FOUND_AT for overlap in overlaps) / max(1, len(overlaps)))
-    metrics = {f"pointing/{split}": value for split, value in found_by_split(pointing).items()}
-    chance = _by_split([split for split, _ in pointing], any_peak, "pointing")
-    if task.config.proposals is not None:
-        metrics |= {f"found/{split}": value for split, value in found_by_split(found).items()}
-        chance |= _by_split([split for split, _ in found], any_box, "found")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """How one expression was judged, beside what chance would reach."""
+
+    split: str
+    pointed: bool  # the peak lies in the true box
+    overlap: float  # of the chosen box with the true one; 0 where none was chosen
+    any_peak: float  # the share of the picture that the true box takes
+    any_box: float  # the share of the proposed boxes that would do
+
+
+def _judge(task: GroundingTask, place: Place, look: Seen, proposed: Boxes) -> _Verdict:
+    truth = _truth(place)
+    (x, y), (x0, y0, width, height) = look.peak, truth
+    rows, columns = size_of(place.record)
+    overlaps = [intersection_over_union(truth, box, convention=task.config.overlap) for box in proposed]
+    return _Verdict(
+        split=place.record.origin.split,
+        pointed=x0 <= x < x0 + width and y0 <= y < y0 + height,
+        overlap=overlaps[look.best] if look.best is not None else 0.0,
+        any_peak=width * height / (rows * columns),
+        any_box=sum(overlap >= FOUND_AT for overlap in overlaps) / max(1, len(overlaps)),
+    )
+
+
+def _summed_up(verdicts: Sequence[_Verdict], *, proposed: bool) -> tuple[dict[str, float], dict[str, float]]:
+    """Metrics, and what chance would reach of each; of chosen boxes only where boxes were proposed."""
+    splits = [each.split for each in verdicts]
+    pointed = found_by_split((each.split, float(each.pointed)) for each in verdicts)
+    metrics = {f"pointing/{split}": value for split, value in pointed.items()}
+    chance = _by_split(splits, [each.any_peak for each in verdicts], "pointing")
+    if proposed:
+        found = found_by_split((each.split, each.overlap) for each in verdicts)
+        metrics |= {f"found/{split}": value for split, value in found.items()}
+        chance |= _by_split(splits, [each.any_box for each in verdicts], "found")
     return metrics, chance
 
 
@@ -144,9 +169,12 @@ def _truth(place: Place) -> WidthBox:
     return widths(annotation.box)
 
 
-def _predictions(places: Sequence[Place], seen: Sequence[Seen], boxes: Sequence[Boxes]) -> Iterator[dict[str, Any]]:
-    """Rows of `map_rows`, with the chosen `box` and the `truth`, both x, y, width, height."""
+def _predictions(
+    places: Sequence[Place], seen: Sequence[Seen], boxes: Sequence[Boxes], verdicts: Sequence[_Verdict]
+) -> Iterator[dict[str, Any]]:
+    """Rows of `map_rows`, with the chosen `box` and the `truth`, both x, y, width, height, and how they were judged."""
     rows = map_rows(places, seen, boxes, named=NAMED)
-    for row, place, look, proposed in zip(rows, places, seen, boxes, strict=True):
+    for row, place, look, proposed, verdict in zip(rows, places, seen, boxes, verdicts, strict=True):
         chosen = None if look.best is None else [float(side) for side in proposed[look.best][:4]]
-        yield row | {"box": chosen, "truth": list(_truth(place))}
+        judged = {"pointed": verdict.pointed, "overlap": round(verdict.overlap, 4) if proposed else None}
+        yield row | {"box": chosen, "truth": list(_truth(place)), **judged}

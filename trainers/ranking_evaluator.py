@@ -35,6 +35,8 @@ class RankingScores:
     examples: int
     scored: int  # examples whose truth is published
     candidates: int
+    dataset: str
+    annotations: str | None  # the column that took the place of the dataset's own
     checkpoint: str
     step: int
     seconds: float
@@ -46,6 +48,8 @@ class RankingScores:
             "examples": self.examples,
             "scored": self.scored,
             "candidates": self.candidates,
+            "dataset": self.dataset,
+            "annotations": self.annotations,
             "checkpoint": self.checkpoint,
             "step": self.step,
             "seconds": round(self.seconds, 2),
@@ -62,7 +66,9 @@ class RankingScores:
             )
         if self.scored < self.examples:
             rows.append(f"over the {self.scored:,} examples whose truth is published")
-        return "\n".join([*rows, *(f"{name:<40}{value:>9.2f}%" for name, value in self.metrics.items())])
+        # Kinds of question are dozens; scores.json and the report have them.
+        shown = {name: value for name, value in self.metrics.items() if "/question_type/" not in name}
+        return "\n".join([*rows, *(f"{name:<40}{value:>9.2f}%" for name, value in shown.items())])
 
 
 def evaluate_ranking(config: EvaluateConfig, *, on_progress: OnProgress) -> RankingScores:
@@ -97,12 +103,15 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
     ranked = rank_examples(run, exam, choice, every, config=config, crew=Crew(group, on_progress))
     annotations = [place.annotation for place in exam.places]
     predicted = [choice.candidates[best] for best in ranked.places[:, 0].tolist()]
+    right = [task.rightness(said, each) for said, each in zip(predicted, annotations, strict=True)]
     scores = RankingScores(
         metrics=task.scores(predicted, annotations),
         task=kind,
         examples=len(exam),
-        scored=sum(task.is_known(each) for each in annotations),
+        scored=sum(each is not None for each in right),
         candidates=len(choice.candidates),
+        dataset=config.dataset,
+        annotations=config.annotations,
         checkpoint=str(run.checkpoint.path),
         step=run.checkpoint.step,
         seconds=time.monotonic() - began,
@@ -112,7 +121,12 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
             write_results(
                 Path(config.output),
                 scores=scores.to_json(),
-                predictions=ranking_rows(exam, choice.candidates, every, ranked, named=NAMED),
+                predictions=(
+                    {**row, "right": each}
+                    for row, each in zip(
+                        ranking_rows(exam, choice.candidates, every, ranked, named=NAMED), right, strict=True
+                    )
+                ),
                 submission=_submission(task, predicted, annotations),
             )
     return scores

@@ -77,8 +77,8 @@ class RankedTask(Task, Protocol):
         """What to choose from; `datasets` are those that were trained on."""
         ...
 
-    def is_known(self, annotation: Annotation) -> bool:
-        """Whether the truth of an annotation is published."""
+    def rightness(self, predicted: str, annotation: Annotation) -> float | None:
+        """How right one prediction is, 0 to 1; `None` where the truth is not published."""
         ...
 
     def scores(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> Mapping[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,11 @@ from typing import Any, Literal
 import yaml
 
 from jobs.report.curves import Curve
-from shards.errors import InputError
+from jobs.report.pictures import Locator
+from shards.errors import InputError, OstrakaError
 from shards.reader import Dataset, open_dataset
+
+logger = logging.getLogger(__name__)
 
 Direction = Literal["text_to_image", "image_to_text"]
 
@@ -67,12 +71,30 @@ class Evaluation:
     def title(self) -> str:
         return self.path.name.replace("_", " ").replace("-", " ").capitalize()
 
+    @property
+    def task(self) -> str | None:
+        """What was asked: `vqa`, `entailment`, `statement`, `grounding`; None for retrieval."""
+        task = self.facts.get("task")
+        return None if task is None else str(task)
+
+    def open_dataset(self) -> Dataset | None:
+        """The dataset that was looked at; None where it is not said, or no longer there."""
+        path, annotations = self.facts.get("dataset"), self.facts.get("annotations")
+        try:
+            return None if path is None else open_dataset(str(path), annotations=annotations)
+        except OstrakaError as error:
+            logger.info("%s: its records are not shown (%s)", self.path, error)
+            return None
+
+    def predictions(self) -> Iterator[dict[str, Any]]:
+        """Read what was predicted, in the file's order; nothing where there is no such file."""
+        path = self.path / "predictions.jsonl"
+        if path.is_file():
+            yield from read_json_lines(path)
+
     def retrievals(self, direction: Direction) -> Iterator[Retrieval]:
         """Read the predictions of one direction, in the file's order."""
-        path = self.path / "predictions.jsonl"
-        if not path.is_file():
-            return
-        for row in read_json_lines(path):
+        for row in self.predictions():
             if row.get("direction") == direction:
                 query = row["query"]
                 yield Retrieval(
@@ -108,6 +130,21 @@ class Findings:
     agreements: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """By concepts column: the share of a picture's five best concepts that its own captions name, and another's captions."""
     sources: tuple[str, ...] = ()  # as named on the command line
+
+    @property
+    def retrievals(self) -> tuple[Evaluation, ...]:
+        """The evaluations that compare pictures with captions."""
+        return tuple(each for each in self.evaluations if each.task is None)
+
+    @property
+    def task_evaluations(self) -> tuple[Evaluation, ...]:
+        """All others."""
+        return tuple(each for each in self.evaluations if each.task is not None)
+
+    def locator(self, evaluation: Evaluation) -> Locator:
+        """Find the records that an evaluation tells of: in the dataset that it names, else in those of the page."""
+        own = evaluation.open_dataset()
+        return Locator(self.datasets if own is None else (own, *self.datasets))
 
 
 def find(datasets: Sequence[str], runs: Sequence[str]) -> Findings:

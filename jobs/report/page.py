@@ -21,13 +21,13 @@ from jobs.report.learned import LearnedColumns
 from jobs.report.learned_section import learned_section
 from jobs.report.markup import Markup, join, tag, trusted
 from jobs.report.measures import measures_section
-from jobs.report.pictures import Locator
 from jobs.report.rejects import column_rejects, column_sentence, dataset_rejects, ledger_sentence, rejects_section
 from jobs.report.room import Room
 from jobs.report.run_sections import curves_section, recall_section, retrievals_section, timings_section
 from jobs.report.search_section import SCRIPT, search_section
 from jobs.report.soundness import look_for_damage, soundness_section
 from jobs.report.stall_section import stall_section
+from jobs.report.task_sections import task_section
 from shards.annotations import read_ledger
 from shards.config import Config, digest
 from shards.errors import ConfigError, InputError
@@ -64,6 +64,8 @@ class ReportConfig(Config):
     that is not enough fewer records are shown."""
     retrievals: int = Field(10, ge=0, le=100)
     """How many of the best and of the worst retrievals to show."""
+    predictions: int = Field(6, ge=0, le=100)
+    """How many right and how many wrong answers, labels or maps of each such evaluation to show."""
     ablation: str | None = None
     """What `python -m benchmarks.ablation` printed, as a file."""
     searchable: int = Field(240, ge=0, le=10_000)
@@ -160,9 +162,13 @@ def _sections(findings: Findings, config: ReportConfig) -> Iterator[Markup | Non
 
 
 def _about_runs(findings: Findings, config: ReportConfig) -> Iterator[Markup | None]:
-    if findings.evaluations:
-        yield recall_section(findings.evaluations)
-        yield retrievals_section(findings.evaluations[-1], Locator(findings.datasets), count=config.retrievals)
+    retrievals = findings.retrievals
+    if retrievals:
+        yield recall_section(retrievals)
+        yield retrievals_section(retrievals[-1], findings.locator(retrievals[-1]), count=config.retrievals)
+    for number, evaluation in enumerate(findings.task_evaluations):
+        locator = findings.locator(evaluation)
+        yield task_section(evaluation, locator, count=config.predictions, name=f"task-{number}")
 
 
 def _about_records(dataset: Dataset, findings: Findings, config: ReportConfig, room: Room) -> Iterator[Markup | None]:
@@ -239,8 +245,8 @@ def _figures(findings: Findings, config: ReportConfig) -> Markup:
             (f"{sum(sum(card.rejects.values()) for card in cards):,}", "rejects, each of them named"),
             (size_text(sum(card.bytes for card in cards)), "in shards"),
         ]
-    if findings.evaluations:
-        best = findings.evaluations[-1]
+    if findings.retrievals:
+        best = findings.retrievals[-1]
         for direction, name in (("text_to_image", "text → image"), ("image_to_text", "image → text")):
             if (value := best.metrics.get(f"{direction}_r1")) is not None:
                 guess = best.chance.get(f"{direction}_r1")

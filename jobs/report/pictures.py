@@ -58,14 +58,19 @@ class Locator:
             self._exhibits[key] = self._find(key)
         return self._exhibits[key]
 
-    def _find(self, key: str) -> Exhibit:
+    def record(self, key: str) -> Record | None:
+        """Read a record with its media; None where no dataset here holds it."""
         for dataset in self._datasets:
             try:
                 shard, row = dataset.locate(key)
             except KeyError:
                 continue
-            return exhibit_record(dataset.record(shard, row))
-        return Exhibit(key=key, uri=None, texts=())
+            return dataset.record(shard, row)
+        return None
+
+    def _find(self, key: str) -> Exhibit:
+        record = self.record(key)
+        return Exhibit(key=key, uri=None, texts=()) if record is None else exhibit_record(record)
 
 
 def exhibit_record(record: Record) -> Exhibit:

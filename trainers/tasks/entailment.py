@@ -60,9 +60,11 @@ class VisualEntailment:
         """The classes, whatever was trained on."""
         return self.classes
 
-    def is_known(self, annotation: Annotation) -> bool:
-        """Whether its label is published."""
-        return isinstance(annotation, Entailment) and annotation.label is not None
+    def rightness(self, predicted: str, annotation: Annotation) -> float | None:
+        """1 for the published label, 0 for another; `None` where it is not published."""
+        if not isinstance(annotation, Entailment) or annotation.label is None:
+            return None
+        return float(predicted == annotation.label)
 
     def scores(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> Mapping[str, float]:
         """Score the predicted classes of hypotheses whose label is published."""

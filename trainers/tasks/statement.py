@@ -52,9 +52,11 @@ class StatementTask:
         """False and true."""
         return TRUTH
 
-    def is_known(self, annotation: Annotation) -> bool:
-        """Whether its label is published."""
-        return isinstance(annotation, Statement) and annotation.label is not None
+    def rightness(self, predicted: str, annotation: Annotation) -> float | None:
+        """1 for the published label, 0 for another; `None` where it is not published."""
+        if not isinstance(annotation, Statement) or annotation.label is None:
+            return None
+        return float(predicted == TRUTH[annotation.label])
 
     def scores(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> Mapping[str, float]:
         """Score the predicted truth of statements whose label is published."""

@@ -83,9 +83,11 @@ class VqaTask:
         ordered = sorted(counts, key=lambda text: (-counts[text], text))
         return tuple(ordered[: self.config.answers_kept])
 
-    def is_known(self, annotation: Annotation) -> bool:
-        """Whether its answers are published."""
-        return isinstance(annotation, Question) and bool(annotation.answers)
+    def rightness(self, predicted: str, annotation: Annotation) -> float | None:
+        """The accuracy of one answer, 0 to 1, by the rules of the public evaluation; `None` without published answers."""
+        if not isinstance(annotation, Question) or not annotation.answers:
+            return None
+        return vqa_accuracy(predicted, _given(annotation))
 
     def scores(self, predicted: Sequence[str], annotations: Sequence[Annotation]) -> Mapping[str, float]:
         """Score answers by the rules of the public evaluation, of those questions whose answers are published.
@@ -105,10 +107,7 @@ class VqaTask:
         if not known:
             return {}
         questions = [question for question, _ in known]
-        try:
-            given = [human_answers(question) for question in questions]
-        except ValueError as error:
-            raise DatasetError(f"these answers cannot be scored: {error}") from error
+        given = [_given(question) for question in questions]
         said = {str(question.id): answer for question, answer in known}
         metrics = vqa_scores(said, questions).as_metrics() | {"constant": _constant(given)}
         types: dict[str, list[Sequence[str]]] = {}
@@ -146,6 +145,18 @@ class VqaTask:
 def build(config: Config) -> VqaTask:
     """Build the task."""
     return VqaTask(config)
+
+
+def _given(question: Question) -> tuple[str, ...]:
+    """One answer per annotator.
+
+    Raises:
+        DatasetError: the answers' weights are no shares of annotators.
+    """
+    try:
+        return human_answers(question)
+    except ValueError as error:
+        raise DatasetError(f"these answers cannot be scored: {error}") from error
 
 
 def _constant(given: Sequence[Sequence[str]]) -> float:
