@@ -1,10 +1,11 @@
 """How right and how fast each way of finding nouns is: precision and recall on hand-labelled captions, captions per second of CPU.
 
-    python -m benchmarks.phrases tagger=FOLDER captions=FILE
+    python -m benchmarks.phrases tagger=FOLDER treebank=FILE captions=FILE
 
-`tagger` is a trained spaCy pipeline to compare the built-in rules with (repeat it for several); `captions` any caption file for
-the speeds, which default to the labelled ones over and over. TextBlob's pattern tagger, whose lexicon comes with its wheel,
-takes part where it is installed.
+`tagger` is a trained spaCy pipeline to compare the built-in rules with (repeat it for several); `treebank` a CoNLL-U file that a
+pipeline is trained on first, by `benchmarks.treebank_tagger` (`steps=` of it); `captions` any caption file for the speeds, which
+default to the labelled ones over and over. `two_workers` tells how much two processes do in the time of one. TextBlob's pattern
+tagger, whose lexicon comes with its wheel, takes part where it is installed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rounds import spread
+from benchmarks.treebank_tagger import STEPS, accuracy, read_treebank, split, train_tagger
 from concepts.captions import read_captions
 from concepts.lexicon import Guess
 from concepts.patterns import find_phrases
@@ -100,6 +103,17 @@ def _find_all(tagger: str, captions: Sequence[str]) -> int:
     return sum(len(found) for _ in range(REPEATS) for found in _extractors[tagger].nouns(captions))
 
 
+def train_on(treebanks: Sequence[Path], folder: Path, *, steps: int) -> tuple[str, dict[str, Any]]:
+    """Train a pipeline into a folder; its path, and how right it is on what was held out."""
+    started = time.process_time()
+    learned, held = split([doc for path in treebanks for doc in read_treebank(path)])
+    nlp = train_tagger(learned, steps=steps)
+    told = {"trained_on": len(learned), "accuracy_on_held_out": round(accuracy(nlp, held), 4)}
+    nlp.meta["name"] = "treebank"
+    nlp.to_disk(folder)
+    return str(folder), {**told, "training_cpu_s": round(time.process_time() - started, 1)}
+
+
 def textblob_finder() -> Finder | None:
     """The nouns by the Penn tags of TextBlob's pattern tagger; None where it is not installed."""
     try:
@@ -123,22 +137,33 @@ def textblob_finder() -> Finder | None:
 def main() -> None:
     """Measure every tagger at hand; print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", help="tagger=FOLDER (repeat it for several), captions=FILE")
+    parser.add_argument(
+        "settings", nargs="*", help="tagger=FOLDER treebank=FILE (repeat them for several), captions=FILE"
+    )
     settings = [re.split("=", each, maxsplit=1) for each in parser.parse_args().settings]
-    taggers = [RULES, *(value for key, value in settings if key == "tagger")]
+    steps = int(dict(settings).get("steps", STEPS))
     files = [Path(value) for key, value in settings if key == "captions"]
     texts = [text for file in files for text in read_captions(file)] or [caption for caption, _ in read_labelled()]
     captions = (texts * (TIMED // len(texts) + 1))[:TIMED]
     result: dict[str, Any] = {}
-    for tagger in taggers:
-        extractor = PhraseExtractor(PhraseConfig(tagger=tagger))
-        every = PhraseExtractor(PhraseConfig(tagger=tagger, kinds=("noun", "attribute", "relation")))
-        result[extractor.name] = {
-            **measure_quality(extractor.nouns),
-            "captions_per_cpu_s": measure_speed(extractor.nouns, captions),
-            "captions_per_cpu_s_with_attributes_and_relations": measure_speed(every.phrases, captions),
-            "two_workers": measure_two_workers(tagger, captions),
-        }
+    with tempfile.TemporaryDirectory() as folder:
+        taggers: list[tuple[str, dict[str, Any]]] = [
+            (RULES, {}),
+            *((value, {}) for key, value in settings if key == "tagger"),
+        ]
+        treebanks = [Path(value) for key, value in settings if key == "treebank"]
+        if treebanks:
+            taggers.append(train_on(treebanks, Path(folder), steps=steps))
+        for tagger, told in taggers:
+            extractor = PhraseExtractor(PhraseConfig(tagger=tagger))
+            every = PhraseExtractor(PhraseConfig(tagger=tagger, kinds=("noun", "attribute", "relation")))
+            result[extractor.name] = {
+                **told,
+                **measure_quality(extractor.nouns),
+                "captions_per_cpu_s": measure_speed(extractor.nouns, captions),
+                "captions_per_cpu_s_with_attributes_and_relations": measure_speed(every.phrases, captions),
+                "two_workers": measure_two_workers(tagger, captions),
+            }
     blob = textblob_finder()
     if blob is not None:
         result["textblob"] = {**measure_quality(blob), "captions_per_cpu_s": measure_speed(blob, captions[:2000])}
