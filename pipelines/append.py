@@ -88,12 +88,20 @@ def _merged(storage: Storage, digest: str) -> list[UnitReport]:
 
 def _unseen(items: Iterable[RawItem], seen: _Seen, target: Target) -> Iterator[RawItem]:
     """The items that are neither a record nor a reject of the dataset."""
-    known = 0
+    known = annotations = 0
     for item in items:
         if item["id"] in seen.rejects or seen.has_key(target.key(item["stem"])):
             known += 1
+            annotations += len(item.get("annotations", ())) + len(item.get("refused", ()))
         else:
             yield item
+    if known == seen.items and annotations != seen.annotations:
+        logger.warning(
+            "the raw items that the dataset holds already have %d annotations now, and had %d when they were converted; their "
+            "records stay as they are: attach the new ones with `annotate`, or convert everything to another `output`",
+            annotations,
+            seen.annotations,
+        )
     if known < seen.items:
         logger.warning(
             "%d raw items of the dataset are not in the raw files any more; their records stay", seen.items - known
@@ -106,6 +114,7 @@ class _Seen:
     def __init__(self, storage: Storage, base: Sequence[UnitReport]) -> None:
         settled = settle(base)
         self.items = sum(report.raw_items for report in settled)
+        self.annotations = sum(report.raw_annotations for report in settled)
         self.rejects = {reject.id for report in settled for reject in report.rejects if reject.level == "item"}
         pairs = [
             _hashes(read_index(storage, entry.name, xxh3=entry.index_xxh3).keys) for entry in entries_of(base)

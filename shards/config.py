@@ -72,7 +72,8 @@ def _sentences(error: ValidationError, model: type[BaseModel], where: str) -> li
         elif problem["type"] == "missing":
             sentences.append(f"missing key {key!r}: set it as {key}=…")
         elif problem["type"] == "value_error":
-            sentences.append(f"{key}: {problem['ctx']['error']}")
+            named = f"{key}: " if location or where else ""  # keys that do not go together name themselves
+            sentences.append(f"{named}{problem['ctx']['error']}")
         else:
             sentences.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}")
     return sentences

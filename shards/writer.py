@@ -120,7 +120,10 @@ def read_commit(storage: Storage, unit: str) -> UnitReport | None:
         return None
     report = decode_commit(data, where=storage.path(path))
     if report.unit != unit:
-        raise DatasetError(f"{storage.path(path)} is the commit record of unit {report.unit}; restore the right one")
+        own = commit_path(report.unit)
+        raise DatasetError(
+            f"{storage.path(path)} is the commit record of another unit; rename it to {own}, or remove it where that one is there"
+        )
     return report
 
 

@@ -137,6 +137,22 @@ def test_appending_twice_changes_nothing_and_appending_to_nothing_is_a_conversio
     assert tree(config.output) == tree(plain.output)
 
 
+def test_annotations_that_came_to_old_items_are_not_left_out_silently(
+    config: ConvertConfig, write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(range(1, 9), missing=[2])
+    run(config)
+    write(range(1, 12), missing=[2])
+    plan_of(config, "new")
+    assert "annotations now" not in caplog.text
+    file = tmp_path / "captions.json"
+    content = json.loads(file.read_text())
+    content["annotations"].append({"id": 999, "image_id": 1, "caption": "one more"})
+    file.write_text(json.dumps(content))
+    plan_of(config, "new")
+    assert "have 17 annotations now, and had 16" in caplog.text
+
+
 def test_new_items_without_append_are_refused_and_the_way_out_is_named(config: ConvertConfig, write: Write) -> None:
     write(range(6))
     run(config)
