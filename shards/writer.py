@@ -122,7 +122,7 @@ def read_commit(storage: Storage, unit: str) -> UnitReport | None:
     if report.unit != unit:
         own = commit_path(report.unit)
         raise DatasetError(
-            f"{storage.path(path)} is the commit record of another unit; rename it to {own}, or remove it where that one is there"
+            f"{storage.path(path)} is the commit record of unit {report.unit}; rename it to {own}, or remove it where that is there"
         )
     return report
 
