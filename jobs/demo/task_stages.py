@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobs.demo.concept_stages import find_concepts
 from jobs.demo.config import DemoConfig, StageName, TaskName
-from jobs.demo.raw import DemoRawConfig, Split
+from jobs.demo.raw import DemoRawConfig, Split, split_size
 from jobs.demo.stages import Command, Inner, Stage
 from jobs.demo.tasks import hypotheses, statements
 from jobs.demo.tasks.expressions import write_expressions
@@ -20,6 +20,7 @@ from jobs.demo.tasks.hypotheses import write_hypotheses
 from jobs.demo.tasks.questions import HELD_BACK, write_questions
 from jobs.demo.tasks.statements import write_statements
 from jobs.demo.training import SPLITS, captioned, evaluation, scoring, training
+from jobs.progress import progress
 
 QUESTIONS, ANSWERED = "vqa_v2", "vqa_v2_answered"  # columns; of the test split, only the second holds answers
 
@@ -142,7 +143,7 @@ def _plan_statements(config: DemoConfig, step: int) -> tuple[Stage, ...]:
             step,
             "nlvr2_raw",
             title="Write statements about two pictures, as NLVR2 does",
-            write=write_statements,
+            write=_write_statements,
             files=list(lines.values()),
         ),
         Stage(
@@ -261,6 +262,11 @@ def _raw(
         evidence=tuple(files),
         after=("raw",),
     )
+
+
+def _write_statements(world: DemoRawConfig) -> None:
+    with progress("pairs", total=sum(split_size(split, world.scale) for split in SPLITS), unit="pairs") as bar:
+        write_statements(world, on_pair=lambda split: bar.advance(note=split))
 
 
 def _attach(dataset: Path, kind: str, *overrides: str) -> Command:

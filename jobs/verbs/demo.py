@@ -25,7 +25,7 @@ SCORES: Mapping[str, tuple[str, str, Callable[[dict[str, Any]], float]]] = {
         "text_to_image_r1",
         lambda found: found["chance"]["text_to_image_r1"],
     ),
-    "vqa_test": ("questions", "vqa_accuracy", lambda found: found["metrics"]["constant"]),
+    "vqa_test": ("questions", "vqa_accuracy", lambda found: found["metrics"]["constant_by_type"]),
     "entailment_test": ("entailment", "accuracy", lambda found: found["metrics"]["constant"]),
     "nlvr2_test": ("statements about two pictures", "accuracy", lambda found: found["metrics"]["constant"]),
     "grounding_test": ("things found", "found/all", lambda found: found["chance"]["found/all"]),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +42,8 @@ class Stated:
     truth: bool
 
 
-def write_statements(config: DemoRawConfig) -> None:
-    """Write pictures and statements of every split."""
+def write_statements(config: DemoRawConfig, *, on_pair: Callable[[Split], None] | None = None) -> None:
+    """Write pictures and statements of every split; `on_pair` is called when the pictures of a pair are there."""
     storage = open_task_folder(config)
     for place, (split, scenes) in enumerate(draw_world(config).items()):
         name = PUBLISHED[split]
@@ -53,9 +53,11 @@ def write_statements(config: DemoRawConfig) -> None:
         stated = sorted((each for couple in couples for each in couple), key=lambda each: each.pair)
         media = Path(config.output, "images", name)
         media.mkdir(parents=True, exist_ok=True)
-        for number in sorted({each.pair for each in stated}):
-            for side, scene in enumerate(pairs[number]):
+        for number, pair in enumerate(pairs):
+            for side, scene in enumerate(pair):
                 write_once(media / f"{name}-{number}-0-img{side}.png", _png(scene))
+            if on_pair is not None:
+                on_pair(split)
         counts: Counter[int] = Counter()
         lines = []
         for each in stated:
@@ -72,10 +74,10 @@ def draw_pairs(scenes: Sequence[Scene], rng: np.random.Generator) -> tuple[Pair,
     pairs = []
     for scene in scenes:
         alike = rng.random() < ALIKE
-        others = [
-            other for other in (by_kind[pick(rng, sorted(_kinds(scene)))] if alike else scenes) if other is not scene
-        ]
-        other = pick(rng, others or [each for each in scenes if each is not scene])
+        pool = by_kind[pick(rng, sorted(_kinds(scene)))] if alike else scenes
+        pool = pool if len(pool) > 1 else scenes
+        while (other := pick(rng, pool)) is scene:
+            pass
         pairs.append((scene, other) if rng.random() < 0.5 else (other, scene))
     return tuple(pairs)
 
