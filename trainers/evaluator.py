@@ -118,7 +118,7 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
         texts=len(gallery.texts),
         k_test=config.k_test,
         scoring=config.scoring,
-        dataset=config.dataset,
+        dataset=dataset.path,
         annotations=config.annotations,
         checkpoint=str(run.checkpoint.path),
         step=run.checkpoint.step,

@@ -102,7 +102,7 @@ def _evaluated(config: EvaluateConfig, task: GroundingTask, group: Group, on_pro
         metrics=metrics,
         chance=chance,
         examples=len(exam),
-        dataset=config.dataset,
+        dataset=dataset.path,
         annotations=config.annotations,
         checkpoint=str(run.checkpoint.path),
         step=run.checkpoint.step,

@@ -110,7 +110,7 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
         examples=len(exam),
         scored=sum(each is not None for each in right),
         candidates=len(choice.candidates),
-        dataset=config.dataset,
+        dataset=dataset.path,
         annotations=config.annotations,
         checkpoint=str(run.checkpoint.path),
         step=run.checkpoint.step,

@@ -38,6 +38,19 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     "nlvr2_assignment": {"image_size": 256, "head": {"kind": "assign"}},
 }
 
+# How each task's released code shows concepts and cuts texts, where that differs from the family's defaults; its evaluations
+# pad concepts to the longest of the batch but for retrieval and grounding, and NLVR2 cuts nothing.
+_UNCUT = 512
+_CONCEPTS: Mapping[str, Mapping[str, Any]] = {
+    "retrieval": {"draw": None},
+    "grounding": {"draw": None},
+    "vqa": {"draw": None, "eval_padding": "longest"},
+    "entailment": {"draw": None, "eval_padding": "longest"},
+    "nlvr2": {"draw": None, "eval_padding": "longest", "max_tokens": _UNCUT},
+}
+_TEXT_TOKENS: Mapping[str, int] = {"nlvr2": _UNCUT}
+_TEXT_TOKENS_ALONE: Mapping[str, int] = {"retrieval": 30, "grounding": 30, "entailment": _UNCUT, "nlvr2": _UNCUT}
+
 # The stages whose picture size is the task's own.
 _STAGES_OF: Mapping[str, tuple[Stage, ...]] = {
     "pretraining": ("pretraining",),
@@ -96,8 +109,7 @@ def infer_settings(
     data = merged(sizes(tensors, stage), published)
     if task == "pretraining":
         data |= _objectives(tensors)
-    elif data["concepts"] is not None:
-        data["concepts"] |= {"draw": None}  # fine-tuning shows all of a picture's concepts
+    _show_as_released(data, task)
     if "head" in published:
         data.pop("contrast", None)
         data["head"] = {**data["head"], **_head_sizes(tensors, stage)}
@@ -105,6 +117,19 @@ def infer_settings(
     if stage in _STAGES_OF[task] and data["image_size"] // patch != grid:
         data["image_size"] = grid * patch  # it was trained for this task at another size than the published one
     return merged(data, settings or {})
+
+
+def _show_as_released(data: dict[str, Any], task: str) -> None:
+    """Set how concepts and texts are shown to a task's model; what it has positions for is the limit."""
+    positions = data["text"]["max_positions"]
+    if data["concepts"] is not None:
+        shown = dict(_CONCEPTS.get(task, {}))
+        if "max_tokens" in shown:
+            shown["max_tokens"] = min(shown["max_tokens"], positions)
+        data["concepts"] |= shown
+    tokens = (_TEXT_TOKENS_ALONE if data["concepts"] is None else _TEXT_TOKENS).get(task)
+    if tokens is not None:
+        data["cleaning"] = {"max_tokens": min(tokens, positions)}
 
 
 def canonical(name: str) -> str:
