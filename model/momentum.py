@@ -23,13 +23,12 @@ def frozen_twin(student: ModuleT) -> ModuleT:
 def follow(twin: nn.Module, student: nn.Module, *, momentum: float) -> None:
     """Move every parameter of the twin a little towards the student's: m = momentum * m + (1 - momentum) * p.
 
-    Parameters only: these models hold no buffer that training changes (no batch norm). Two multi-tensor calls, so there is
-    no launch per parameter; not `lerp`, whose rounding differs from the published update.
+    Parameters only: these models hold no buffer that training changes (no batch norm). Written m + (1 - momentum) * (p - m),
+    which is one pass over memory and leaves a twin that has arrived where it is; the published two passes differ by the
+    last bit.
     """
     pairs = [_alike(own, led) for own, led in zip(twin.parameters(), student.parameters(), strict=True)]
-    following = [own for own, _ in pairs]
-    torch._foreach_mul_(following, momentum)
-    torch._foreach_add_(following, [led for _, led in pairs], alpha=1.0 - momentum)
+    torch._foreach_lerp_([own for own, _ in pairs], [led for _, led in pairs], 1.0 - momentum)
 
 
 def _alike(own: Tensor, led: Tensor) -> tuple[Tensor, Tensor]:

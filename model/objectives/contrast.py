@@ -67,19 +67,21 @@ def contrast(
     Returns:
         The loss (both directions averaged) and its parts.
     """
-    text_candidates = torch.cat([twin_texts.t(), all_columns(queue.texts)], dim=1)  # (D, C)
-    image_candidates = torch.cat([twin_images.t(), all_columns(queue.images)], dim=1)  # (D, C)
-    # Single precision under autocast too: a temperature of 0.01 makes a hundred of a small rounding.
-    image_similarity = (images @ text_candidates).float() / temperature
-    text_similarity = (texts @ image_candidates).float() / temperature
+    queued_texts, queued_images = all_columns(queue.texts), all_columns(queue.images)
     with torch.no_grad():
-        right = hard_targets(image_similarity, queue, identity)
-        image_targets = text_targets = right
+        image_similarity = _similarity(images, twin_texts, queued_texts, temperature)
+        text_similarity = _similarity(texts, twin_images, queued_images, temperature)
+        image_targets = text_targets = hard_targets(image_similarity, queue, identity)
         if soften > 0:
-            image_targets = right.lerp(softmax((twin_images @ text_candidates).float() / temperature, dim=1), soften)
-            text_targets = right.lerp(softmax((twin_texts @ image_candidates).float() / temperature, dim=1), soften)
-    image_loss = -(log_softmax(image_similarity, dim=1) * image_targets).sum(1).mean()
-    text_loss = -(log_softmax(text_similarity, dim=1) * text_targets).sum(1).mean()
+            image_soft = softmax(_similarity(twin_images, twin_texts, queued_texts, temperature), dim=1)
+            text_soft = softmax(_similarity(twin_texts, twin_images, queued_images, temperature), dim=1)
+            image_targets, text_targets = image_targets.lerp(image_soft, soften), text_targets.lerp(text_soft, soften)
+    image_loss = _soft_cross_entropy(
+        images, image_similarity, image_targets, fresh=twin_texts, queued=queued_texts, temperature=temperature
+    )
+    text_loss = _soft_cross_entropy(
+        texts, text_similarity, text_targets, fresh=twin_images, queued=queued_images, temperature=temperature
+    )
     return Contrast(
         loss=(image_loss + text_loss) / 2,
         image_loss=image_loss,
@@ -89,6 +91,38 @@ def contrast(
         image_targets=image_targets,
         text_targets=text_targets,
     )
+
+
+def _similarity(rows: Tensor, fresh: Tensor, queued: Tensor, temperature: Tensor) -> Tensor:
+    """(B, D) rows to (B, C) similarities with B fresh rows and Q queued columns, which are not copied together."""
+    # Single precision under autocast too: a temperature of 0.01 makes a hundred of a small rounding.
+    return torch.cat([rows @ fresh.t(), rows @ queued], dim=1).float() / temperature
+
+
+def _soft_cross_entropy(
+    rows: Tensor, similarity: Tensor, targets: Tensor, *, fresh: Tensor, queued: Tensor, temperature: Tensor
+) -> Tensor:
+    """Score (B, C) similarities with soft targets, their gradient computed on the spot.
+
+    So nothing of the size of the queue is kept for the backward pass, and the queue may move on before it.
+
+    Args:
+        rows: (B, D), which learn.
+        similarity: (B, C) of the rows with the candidates, over the temperature, without gradient.
+        targets: (B, C), rows that sum to one.
+        fresh: (B, D) rows, the first candidates.
+        queued: (D, Q) columns, the others.
+        temperature: scalar, which learns.
+    """
+    with torch.no_grad():
+        log_shares = log_softmax(similarity, dim=1)
+        loss = -(log_shares * targets).sum(1).mean()
+        change = (log_shares.exp_() - targets) / len(rows)  # of the loss with each similarity
+        of_rows = (change[:, : len(fresh)] @ fresh + change[:, len(fresh) :] @ queued.t()) / temperature
+        of_temperature = -(change * similarity).sum() / temperature
+    # A term of value zero that has these gradients.
+    lever = (rows * of_rows).sum() + temperature * of_temperature
+    return loss + (lever - lever.detach())
 
 
 def hard_targets(similarity: Tensor, queue: FeatureQueue, identity: Tensor | None) -> Tensor:

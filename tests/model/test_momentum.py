@@ -22,6 +22,14 @@ def test_the_twin_moves_by_the_missing_share_and_the_student_stays() -> None:
     assert all(torch.equal(a, b) for a, b in zip(kept, student.parameters(), strict=True))
 
 
+def test_a_twin_that_has_arrived_stays_bit_for_bit() -> None:
+    student = nn.Linear(64, 64)
+    twin = frozen_twin(student)
+    for _ in range(10):
+        follow(twin, student, momentum=0.995)
+    assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), student.parameters(), strict=True))
+
+
 def test_the_twin_takes_no_gradient() -> None:
     twin = frozen_twin(nn.Linear(3, 2))
     assert not twin(torch.randn(1, 3)).requires_grad

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, normalize, softmax
 
 from model.feature_queue import FeatureQueue
 from model.objectives.contrast import Contrast, contrast, hard_targets, same_picture
@@ -43,11 +43,39 @@ def test_targets_always_sum_to_one() -> None:
 
 def test_only_the_student_learns() -> None:
     found, (images, texts, twin_images, twin_texts) = _contrast(0.5)
-    found.loss.backward()
+    torch.autograd.backward(found.loss)
     assert images.grad is not None
     assert texts.grad is not None
     assert twin_images.grad is None
     assert twin_texts.grad is None
+
+
+def test_gradients_are_those_of_the_written_out_loss_even_if_the_queue_moves_on_first() -> None:
+    torch.manual_seed(0)
+    images, texts = (normalize(torch.randn(3, 8), dim=1).requires_grad_() for _ in range(2))
+    twin_images, twin_texts = (normalize(torch.randn(3, 8), dim=1) for _ in range(2))
+    temperature, queue = torch.tensor(0.2, requires_grad=True), FeatureQueue(8, 6)
+    leaves = [images, texts, temperature]
+    sides = ((images, twin_images, twin_texts, queue.texts), (texts, twin_texts, twin_images, queue.images))
+    written = []
+    for rows, own, others, columns in sides:
+        candidates = torch.cat([others.t(), columns.clone()], dim=1)
+        with torch.no_grad():
+            targets = 0.6 * torch.eye(3, 9) + 0.4 * softmax(own @ candidates / temperature, dim=1)
+        written.append(cross_entropy(rows @ candidates / temperature, targets))
+    expected = torch.autograd.grad((written[0] + written[1]) / 2, leaves)
+    found = contrast(
+        images=images,
+        texts=texts,
+        twin_images=twin_images,
+        twin_texts=twin_texts,
+        queue=queue,
+        temperature=temperature,
+        soften=0.4,
+    )
+    queue.push(twin_images, twin_texts, torch.full((3,), -1))
+    torch.testing.assert_close(found.loss, (written[0] + written[1]) / 2)
+    torch.testing.assert_close(torch.autograd.grad(found.loss, leaves), expected)
 
 
 def test_all_texts_of_a_picture_are_right_in_batch_and_queue() -> None:
