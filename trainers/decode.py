@@ -37,11 +37,12 @@ class DecodeError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """A picture, or its upper rows."""
+    """A picture, or its upper rows, perhaps at a fraction of its size."""
 
-    pixels: Tensor  # (3, at most height, width) uint8 RGB, turned as EXIF says
+    pixels: Tensor  # (3, at most height / shrink, width / shrink) uint8 RGB, turned as EXIF says; sides are rounded up
     width: int  # of the whole picture, as displayed
     height: int
+    shrink: int = 1
 
 
 def decode_image(data: bytes) -> Tensor:
@@ -56,8 +57,13 @@ def decode_image(data: bytes) -> Tensor:
     return decode_rows(data).pixels
 
 
-def decode_rows(data: bytes, until: int | None = None) -> Decoded:
+def decode_rows(data: bytes, until: int | None = None, *, shrink: int = 1) -> Decoded:
     """Decode as `decode_image` does, but perhaps without the rows from `until` on, where that saves time.
+
+    Args:
+        data: the file.
+        until: number of a row of the whole picture.
+        shrink: 2, 4 or 8 allows a JPEG to come at this fraction of its size, as computed from fewer of its frequencies.
 
     Raises:
         DecodeError: as `decode_image`.
@@ -66,9 +72,9 @@ def decode_rows(data: bytes, until: int | None = None) -> Decoded:
     if frame is None or frame.components == _INKS:  # torch's RGB of printing inks is another than Pillow's
         return _whole(_decode_by_pillow(data))
     _check_size(frame.width, frame.height)
-    plain = _decode_plain(data, frame, until)
+    plain = _decode_plain(data, frame, until, shrink)
     if plain is not None:
-        return Decoded(pixels=plain, width=frame.width, height=frame.height)
+        return Decoded(pixels=plain, width=frame.width, height=frame.height, shrink=shrink)
     from torchvision.io import ImageReadMode, decode_jpeg
 
     try:
@@ -131,7 +137,7 @@ def _components_of_scan(data: bytes, place: int) -> int:
     return 0
 
 
-def _decode_plain(data: bytes, frame: _Frame, until: int | None) -> Tensor | None:
+def _decode_plain(data: bytes, frame: _Frame, until: int | None, shrink: int) -> Tensor | None:
     """Decode a whole file that need not be turned, down to `until` and few rows more where that saves time.
 
     Two thirds of a JPEG's decoding is reading its codes from the top on. So the header is told that the picture ends below
@@ -139,7 +145,8 @@ def _decode_plain(data: bytes, frame: _Frame, until: int | None) -> Tensor | Non
     is then surplus to the decoder, about which torch's would write a warning for each picture.
 
     Returns:
-        (3, at most H, W) uint8, the very pixels that torch's decoder gives; None where this decoder is not the one to ask.
+        (3, at most H / shrink, W / shrink) uint8, where nothing is shrunk the very pixels that torch's decoder gives; None
+        where this decoder is not the one to ask.
     """
     shape = outline(data)  # says that no part of the file is missing, which a decoder of upper rows no longer can
     if shape is None or shape.orientation != 1:
@@ -153,9 +160,16 @@ def _decode_plain(data: bytes, frame: _Frame, until: int | None) -> Tensor | Non
     if rows < frame.height and frame.is_one_pass:
         stored = bytearray(data)
         struct.pack_into(">H", stored, frame.height_at, rows)
+    else:
+        rows = frame.height
+    height, width = (-(-side // shrink) for side in (rows, frame.width))
     try:
-        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(stored, colorspace="RGB", strict=False)
+        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            stored, colorspace="RGB", strict=False, min_height=height, min_width=width, min_factor=shrink
+        )
     except ValueError:
+        return None
+    if pixels.shape[:2] != (height, width):  # the library offers more factors than it is asked for here
         return None
     return torch.from_numpy(pixels).permute(2, 0, 1)
 

@@ -130,7 +130,8 @@ class _Watching(TrainView):
         media = picture_of(record, position)
         width, height = media.width, media.height
         if self._decode:
-            height, width = decoded(record, media).shape[1:]
+            picture = decoded(record, media)
+            height, width = picture.height, picture.width
         if width is None or height is None:
             raise ConfigError(
                 f"record {record.key!r}: its size is not known without decoding, so its crop cannot be told; say decode=true"

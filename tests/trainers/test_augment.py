@@ -14,19 +14,19 @@ from torch import Tensor
 
 from shards.errors import DamagedRecordError
 from shards.records import Caption, Media, Origin, Record
-from trainers.augment import AugmentConfig, EvalView, Interpolation, TrainView, draw_crop, resize
+from trainers.augment import AugmentConfig, EvalView, Interpolation, TrainView, draw_crop, resize, shrink_of
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 
 View = Callable[..., Tensor]
 
 
-def record_of(*pictures: Image.Image, sized: bool = True) -> Record:
+def record_of(*pictures: Image.Image, sized: bool = True, form: str = "PNG") -> Record:
     media, payload = [], {}
     for number, picture in enumerate(pictures):
         file = io.BytesIO()
-        picture.save(file, "PNG")
-        member = f"{number}.png"
+        picture.save(file, form, quality=95)
+        member = f"{number}.{form.lower()}"
         size = {"width": picture.width, "height": picture.height} if sized else {}
         media.append(Media(member=member, kind="image", **size))
         payload[member] = file.getvalue()
@@ -204,3 +204,37 @@ def test_bytes_that_are_no_picture_or_another_one_are_damage_of_that_record(view
 def test_a_config_that_cannot_crop_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         AugmentConfig.model_validate(wrong)
+
+
+@unhurried
+@given(
+    width=st.integers(40, 400),
+    height=st.integers(40, 400),
+    size=st.sampled_from([8, 24]),
+    seed=st.integers(0, 9),
+)
+def test_dct_scaling_shows_nearly_the_same_crop_of_a_smooth_picture(
+    *, width: int, height: int, size: int, seed: int
+) -> None:
+    record = record_of(ramp(width, height), form="JPEG")
+    exact, scaled = (
+        TrainView(size, AugmentConfig(dct_scaling=scaling, interpolation="bilinear"))(record, rng(seed)).int()
+        for scaling in (False, True)
+    )
+    # A pixel of the shrunk picture spans some of the whole one, and the crop's edges may be off by half of it.
+    step = 255 * 8 / min(width, height)
+    assert (exact - scaled).abs().max() <= 2 + step
+
+
+def test_dct_scaling_leaves_a_crop_the_pixels_that_the_model_wants() -> None:
+    view, record = TrainView(64, AugmentConfig(dct_scaling=True)), record_of(ramp(300, 200), form="JPEG")
+    plain = TrainView(64, AugmentConfig())
+    shrinks = set()
+    for seed in range(40):
+        crop = view.draw(200, 300, rng(seed)).crop
+        shrink = shrink_of(crop, 64)
+        shrinks.add(shrink)
+        assert shrink == 1 or min(crop.height, crop.width) >= 64 * shrink
+        assert shrink == 1 or not torch.equal(view(record, rng(seed)), plain(record, rng(seed)))
+        assert shrink > 1 or torch.equal(view(record, rng(seed)), plain(record, rng(seed)))
+    assert shrinks == {1, 2}

@@ -196,3 +196,34 @@ def test_without_simplejpeg_pictures_are_decoded_whole(monkeypatch: pytest.Monke
     whole = decode_rows(data, 100).pixels
     assert whole.shape[1] == 400
     assert torch.equal(whole[:, :100], upper[:, :100])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    width=st.integers(1, 90),
+    height=st.integers(1, 120),
+    until=st.one_of(st.none(), st.integers(1, 120)),
+    shrink=st.sampled_from([2, 4, 8]),
+    subsampling=st.sampled_from([0, 1, 2]),
+    progressive=st.booleans(),
+)
+def test_a_shrunk_picture_has_the_fraction_of_rows_and_columns_that_it_says(
+    *, width: int, height: int, until: int | None, shrink: int, subsampling: int, progressive: bool
+) -> None:
+    data = packed(noise(width, height), "JPEG", subsampling=subsampling, progressive=progressive)
+    whole, upper = decode_rows(data, shrink=shrink), decode_rows(data, until, shrink=shrink)
+    assert (whole.width, whole.height, whole.shrink, upper.shrink) == (width, height, shrink, shrink)
+    assert whole.pixels.shape == (3, -(-height // shrink), -(-width // shrink))
+    rows = upper.pixels.shape[1]
+    wanted = -(-min(until or height, height) // shrink)
+    assert rows >= wanted
+    assert torch.equal(upper.pixels[:, :wanted], whole.pixels[:, :wanted])
+
+
+@pytest.mark.parametrize("form", ["PNG", "turned JPEG"])
+def test_what_cannot_be_shrunk_comes_whole_and_says_so(form: str) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    data = packed(scene(), "PNG") if form == "PNG" else packed(scene(), "JPEG", exif=exif)
+    assert decode_rows(data, 10, shrink=2).shrink == 1
+    assert torch.equal(decode_rows(data, 10, shrink=2).pixels, decode_image(data))
