@@ -26,6 +26,8 @@ _EXIF = b"Exif\0\0"
 _ORIENTATION = 0x0112
 _SHORT = 3  # EXIF's name of a 16-bit number
 _XMP_ORIENTATION = b"tiff:Orientation"
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+_BEST_RATIO = 1032  # deflate packs no better: a PNG with less data than that has not all of its samples
 _OTHER_METADATA = (b"XML:com.adobe.xmp", b"Raw profile type")  # PNG texts that may hold an orientation
 
 
@@ -44,7 +46,7 @@ def outline(data: bytes) -> Outline | None:
 
     A whole JPEG has a well-formed header, a frame of 8-bit samples and an end marker after its first scan, where no
     compressed data can hold one; so a file cut anywhere is not whole, whatever follows. Every chunk of a whole PNG has its
-    checksum. Damage inside the compressed data of a JPEG, which a decoder mostly turns into wrong pixels, is not seen here.
+    checksum, and its data could hold all samples. Damage inside the compressed data of a JPEG, which a decoder mostly turns into wrong pixels, is not seen here.
     """
     if data.startswith(_JPEG_START):
         return _jpeg(data)
@@ -189,6 +191,7 @@ def _is_scan(body: bytes, components: Mapping[int, int], coders: set[int]) -> bo
 def _png(data: bytes) -> Outline | None:
     view = memoryview(data)
     size = (0, 0)
+    least = packed = 0  # bytes: of the samples, and of what they are packed into
     place = len(_PNG_START)
     while place + 12 <= len(data):
         length = int.from_bytes(view[place : place + 4], "big")
@@ -199,8 +202,11 @@ def _png(data: bytes) -> Outline | None:
             return None
         if kind == b"IHDR":
             size = struct.unpack_from(">II", data, body)
+            least = size[1] * (size[0] * data[body + 8] * _PNG_CHANNELS.get(data[body + 9], 1) // 8)
+        elif kind == b"IDAT":
+            packed += length
         elif kind == b"IEND":
-            return Outline("png", *size, 1) if min(size) > 0 else None
+            return Outline("png", *size, 1) if min(size) > 0 and least <= packed * _BEST_RATIO else None
         elif kind == b"eXIf" or (kind in (b"tEXt", b"zTXt", b"iTXt") and data.startswith(_OTHER_METADATA, body)):
             return None
         place = end + 4

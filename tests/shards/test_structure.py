@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from typing import Any
 
 import pytest
@@ -103,6 +104,24 @@ def test_a_wrong_bit_never_makes_another_size_than_a_decoder_finds(place: int, b
         return  # a decoder sees more; that it never sees another picture is what counts here
     sides = (found.height, found.width) if found.orientation >= 5 else (found.width, found.height)
     assert (found.extension, *sides) == decoded
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+def test_the_smallest_pngs_of_every_kind_are_whole(mode: str) -> None:
+    out = io.BytesIO()
+    Image.new(mode, (1500, 1000)).save(out, "PNG", optimize=True)  # as well packed as samples can be
+    assert outline(out.getvalue()) is not None
+
+
+def test_a_png_that_promises_more_than_its_data_can_hold_is_left_to_a_decoder() -> None:
+    out = io.BytesIO()
+    Image.new("L", (64, 48)).save(out, "PNG")
+    small = out.getvalue()
+    header = b"IHDR" + (12000).to_bytes(4, "big") * 2 + small[24:29]
+    data = small[:12] + header + zlib.crc32(header).to_bytes(4, "big") + small[33:]
+    assert outline(data) is None
+    with pytest.raises(MediaProblem, match="truncated_media"):
+        probe_image(data, check="structure")
 
 
 def test_other_formats_are_left_to_a_decoder() -> None:
