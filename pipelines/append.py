@@ -67,7 +67,7 @@ def plan_addition(config: ConvertConfig, units: Sequence[Unit], add: Addition | 
     every = (item for unit in units for item in unit.items)
     first = max((report.index for report in base), default=-1) + 1
     if add == "new":
-        added = list(target.slice(_unseen(every, _Seen(storage, base), target), first_index=first))
+        added = list(target.slice(_unseen(every, Seen(storage, settle(base)), target), first_index=first))
     else:
         again = target.slice(_mendable(every, base), first_index=first)
         added = [replace(unit, retry=True) for unit in again]
@@ -86,11 +86,11 @@ def _merged(storage: Storage, digest: str) -> list[UnitReport]:
     return base
 
 
-def _unseen(items: Iterable[RawItem], seen: _Seen, target: Target) -> Iterator[RawItem]:
+def _unseen(items: Iterable[RawItem], seen: Seen, target: Target) -> Iterator[RawItem]:
     """The items that are neither a record nor a reject of the dataset."""
     known = annotations = 0
     for item in items:
-        if item["id"] in seen.rejects or seen.has_key(target.key(item["stem"])):
+        if seen.knows(item, target.key(item["stem"])):
             known += 1
             annotations += len(item.get("annotations", ())) + len(item.get("refused", ()))
         else:
@@ -108,14 +108,13 @@ def _unseen(items: Iterable[RawItem], seen: _Seen, target: Target) -> Iterator[R
         )
 
 
-class _Seen:
-    """What a dataset holds already. Sixteen bytes a key, so that ten million of them still fit."""
+class Seen:
+    """What some units hold already. Sixteen bytes a key, so that ten million of them still fit."""
 
     def __init__(self, storage: Storage, base: Sequence[UnitReport]) -> None:
-        settled = settle(base)
-        self.items = sum(report.raw_items for report in settled)
-        self.annotations = sum(report.raw_annotations for report in settled)
-        self.rejects = {reject.id for report in settled for reject in report.rejects if reject.level == "item"}
+        self.items = sum(report.raw_items for report in base)
+        self.annotations = sum(report.raw_annotations for report in base)
+        self._rejects = {reject.id for report in base for reject in report.rejects if reject.level == "item"}
         pairs = [
             _hashes(read_index(storage, entry.name, xxh3=entry.index_xxh3).keys) for entry in entries_of(base)
         ] or [np.empty((0, 2), dtype=np.uint64)]
@@ -123,8 +122,11 @@ class _Seen:
         order = np.argsort(both[:, 0])
         self._first, self._second = both[order, 0], both[order, 1]
 
-    def has_key(self, key: str) -> bool:
-        """Whether a record has this key."""
+    def knows(self, item: RawItem, key: str) -> bool:
+        """Whether a raw item is a record, which has this key, or a reject."""
+        return item["id"] in self._rejects or self._has_key(key)
+
+    def _has_key(self, key: str) -> bool:
         high, low = _pair(key)
         place = int(np.searchsorted(self._first, np.uint64(high)))
         # Should two keys of the dataset ever share the first half, one of them passes for new, and the merge refuses it aloud.

@@ -125,7 +125,7 @@ def plan_units(config: ConvertConfig) -> Sequence[Unit]:
     """
     chain_of(load_transforms(config.transforms))  # a typo there must show before the first unit, not inside it
     with _seldom_collected():
-        units = _source(config).units()
+        units = source_of(config).units()
     if not units:
         raise InputError(f"source.annotations: {config.source.get('annotations')} holds no item; is it the right file?")
     return units
@@ -143,7 +143,7 @@ def convert_unit(config: ConvertConfig, unit: Unit) -> UnitReport:
     if (earlier := read_commit(storage, unit_id)) is not None:
         return replace(earlier, committed=False)
     target = config.target()
-    source = _source(config)
+    source = source_of(config)
     chain = chain_of(load_transforms(config.transforms))
     transforms = chain.informed(verdicts_on(storage, unit_id) if chain.survey is not None else {})
     with ShardWriter(
@@ -201,7 +201,7 @@ def needs_survey(config: ConvertConfig) -> bool:
 
 def survey_unit(config: ConvertConfig, unit: Unit) -> int:
     """Look at the records of one unit for the transform that surveys; returns how many reached it."""
-    records = (read for read in _source(config).read(unit) if isinstance(read, Record))
+    records = (read for read in source_of(config).read(unit) if isinstance(read, Record))
     chain = chain_of(load_transforms(config.transforms))
     return survey_records(open_storage(config.output), unit.id(config.digest()), chain, records)
 
@@ -247,7 +247,7 @@ def committed(
 
 def estimate(config: ConvertConfig, units: Sequence[Unit]) -> int | None:
     """Guess the bytes of the dataset from the sizes of some media files; None where they are not known unread."""
-    source = _source(config)
+    source = source_of(config)
     sizes = [size for item in some_items(units, _SIZES_LOOKED_AT) if (size := source.media_bytes(item)) is not None]
     return (sum(sizes) // len(sizes) + _RECORD_OVERHEAD) * item_count(units) if sizes else None
 
@@ -313,6 +313,7 @@ def check_budget(config: ConvertConfig, reports: Iterable[UnitReport], *, total:
     budget.check()
 
 
-def _source(config: ConvertConfig) -> Source:
+def source_of(config: ConvertConfig) -> Source:
+    """Build the source of a conversion; nothing is read yet. Raises `ConfigError`."""
     source, _ = load_source(config.source, target=config.target())
     return source

@@ -5,14 +5,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipelines.convert import ConvertConfig, convert_unit, plan_units
+from pipelines.gather import gathered
 from pipelines.source import Unit
-from pipelines.survey import FOLDER
+from pipelines.survey import verdicts_path
 from shards.errors import ConfigError, DatasetError
 from shards.index import index_path, tar_path
-from shards.manifest import Card
+from shards.manifest import FINAL_REASONS, Card
 from shards.storage import Storage, open_storage, temporary_name
 from shards.writer import UnitReport
 
@@ -44,31 +46,30 @@ def reconvert(config: ConvertConfig, damaged: Sequence[UnitReport]) -> None:
     """Write the shard and the index of some units again, with the very bytes that their commit records name.
 
     Raises:
-        DatasetError: the raw files have changed since, or the units were added later and are no part of the whole plan.
+        DatasetError: the raw files do not hold the items of a unit any more, or not as they were.
     """
     digest = config.digest()
     wanted = {report.unit: report for report in damaged}
     units = {unit_id: unit for unit in plan_units(config) if (unit_id := unit.id(digest)) in wanted}
+    # What `append` or `retry` brought, and all of a raw file that has grown since, is cut otherwise than the whole of it is now.
+    units |= gathered(config, [report for unit_id, report in wanted.items() if unit_id not in units])
     for unit_id, report in wanted.items():
-        if unit_id not in units:
-            raise DatasetError(
-                f"{config.output}: the unit of {report.shard} is not in these raw files; they changed since, or items were "
-                "appended to them: bring back the files of that time, or choose another `output`"
-            )
-    for unit_id, unit in units.items():
-        _rewrite(config, unit, wanted[unit_id])
+        _rewrite(config, units[unit_id], report)
 
 
 def _rewrite(config: ConvertConfig, unit: Unit, report: UnitReport) -> None:
     """Convert beside the dataset, and replace its files only by bytes that match the commit record."""
     assert report.shard is not None
     storage = open_storage(config.output)
+    # What was rejected is in no shard, and may have been mended since.
+    rejected = {reject.id for reject in report.rejects if reject.level == "item" and reject.reason not in FINAL_REASONS}
+    unit = replace(unit, items=[item for item in unit.items if item["id"] not in rejected])
     scratch = tempfile.mkdtemp(prefix="ostraka-reconvert-")
     try:
         beside = open_storage(scratch)
-        verdicts = f"{FOLDER}/{report.unit}.verdicts.json"
+        verdicts = verdicts_path(report.unit)
         if storage.exists(verdicts):
-            beside.replace(verdicts, storage.read(verdicts))
+            beside.replace(verdicts_path(unit.id(config.digest())), storage.read(verdicts))
         again = convert_unit(config.model_copy(update={"output": scratch}), unit)
         for path, found, expected in (
             (tar_path(report.shard), again.xxh3, report.xxh3),

@@ -95,13 +95,18 @@ def decide(storage: Storage, units: Sequence[str], chain: Chain, *, earlier: Seq
     for unit, keys in zip(units, members[len(earlier) :], strict=True):
         own = {key: verdicts[key] for key in keys if key in verdicts}
         gone += len(own)
-        storage.replace(f"{FOLDER}/{unit}.verdicts.json", canonical_json(own))
+        storage.replace(verdicts_path(unit), canonical_json(own))
     return gone
+
+
+def verdicts_path(unit: str) -> str:
+    """Where the verdicts on a unit's records lie in the dataset."""
+    return f"{FOLDER}/{unit}.verdicts.json"
 
 
 def verdicts_on(storage: Storage, unit: str) -> Mapping[str, str]:
     """What was decided about a unit. Raises `DatasetError` where nothing was yet."""
-    path = f"{FOLDER}/{unit}.verdicts.json"
+    path = verdicts_path(unit)
     try:
         verdicts: dict[str, str] = json.loads(storage.read(path))
     except (FileNotFoundError, ValueError) as problem:
