@@ -46,7 +46,8 @@ def outline(data: bytes) -> Outline | None:
 
     A whole JPEG has a well-formed header, a frame of 8-bit samples and an end marker after its first scan, where no
     compressed data can hold one; so a file cut anywhere is not whole, whatever follows. Every chunk of a whole PNG has its
-    checksum, and its data could hold all samples. Damage inside the compressed data of a JPEG, which a decoder mostly turns into wrong pixels, is not seen here.
+    checksum, and its data could hold all samples. Damage inside the compressed data of a JPEG, which a decoder mostly turns
+    into wrong pixels, is not seen here.
     """
     if data.startswith(_JPEG_START):
         return _jpeg(data)
