@@ -38,7 +38,10 @@ NAMED = 5  # proposed boxes that predictions.jsonl names per expression
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroundingScores:
-    """What an evaluation found, in percent: `pointing/…` for the peaks, `found/…` for the boxes, by split and over all."""
+    """What an evaluation found, in percent: `pointing/…` for the peaks, `found/…` for the boxes, by split and over all.
+
+    `largest/…` is no score of the model but a guess: what always choosing the largest proposed box would find.
+    """
 
     metrics: Mapping[str, float]
     chance: Mapping[str, float]  # of a peak anywhere in the picture, and of any of its proposals
@@ -66,7 +69,10 @@ class GroundingScores:
         """Lay the numbers out for a terminal, chance beside them."""
         rows = [f"grounding: {self.examples:,} expressions, step {self.step:,} of {self.checkpoint}"]
         rows.append(f"{'':<24}{'':>10}{'chance':>10}")
-        rows += [f"{name:<24}{value:>9.2f}%{self.chance[name]:>9.2f}%" for name, value in self.metrics.items()]
+        rows += [
+            f"{name:<24}{value:>9.2f}%" + (f"{self.chance[name]:>9.2f}%" if name in self.chance else "")
+            for name, value in self.metrics.items()
+        ]
         return "\n".join(rows)
 
 
@@ -125,6 +131,7 @@ class _Verdict:
     overlap: float  # of the chosen box with the true one; 0 where none was chosen
     any_peak: float  # the share of the picture that the true box takes
     any_box: float  # the share of the proposed boxes that would do
+    largest: float  # overlap of the largest proposed box with the true one; 0 where none was proposed
 
 
 def _judge(task: GroundingTask, place: Place, look: Seen, proposed: Boxes) -> _Verdict:
@@ -132,12 +139,14 @@ def _judge(task: GroundingTask, place: Place, look: Seen, proposed: Boxes) -> _V
     (x, y), (x0, y0, width, height) = look.peak, truth
     rows, columns = size_of(place.record)
     overlaps = [intersection_over_union(truth, box, convention=task.config.overlap) for box in proposed]
+    areas = [box[2] * box[3] for box in proposed]
     return _Verdict(
         split=place.record.origin.split,
         pointed=x0 <= x < x0 + width and y0 <= y < y0 + height,
         overlap=overlaps[look.best] if look.best is not None else 0.0,
         any_peak=width * height / (rows * columns),
         any_box=sum(overlap >= FOUND_AT for overlap in overlaps) / max(1, len(overlaps)),
+        largest=overlaps[areas.index(max(areas))] if areas else 0.0,
     )
 
 
@@ -148,8 +157,13 @@ def _summed_up(verdicts: Sequence[_Verdict], *, proposed: bool) -> tuple[dict[st
     metrics = {f"pointing/{split}": value for split, value in pointed.items()}
     chance = _by_split(splits, [each.any_peak for each in verdicts], "pointing")
     if proposed:
-        found = found_by_split((each.split, each.overlap) for each in verdicts)
-        metrics |= {f"found/{split}": value for split, value in found.items()}
+        # Beside what a random proposal would reach stands `largest`: always choosing the largest one.
+        for name, overlaps in (
+            ("found", [each.overlap for each in verdicts]),
+            ("largest", [each.largest for each in verdicts]),
+        ):
+            found = found_by_split(zip(splits, overlaps, strict=True))
+            metrics |= {f"{name}/{split}": value for split, value in found.items()}
         chance |= _by_split(splits, [each.any_box for each in verdicts], "found")
     return metrics, chance
 

@@ -37,7 +37,16 @@ class Run:
     @property
     def title(self) -> str:
         kind = str((self.config.get("task") or {}).get("kind") or self.path.name)
-        return {"pretraining": "Pretraining", "retrieval": "Fine-tuning for retrieval"}.get(kind, kind.capitalize())
+        if ((self.config.get("family") or {}).get("head") or {}).get("kind") == "assign":
+            return "Text assignment"
+        return {
+            "pretraining": "Pretraining",
+            "retrieval": "Fine-tuning for retrieval",
+            "grounding": "Fine-tuning on expressions",
+            "vqa": "Fine-tuning on questions",
+            "entailment": "Fine-tuning on entailment",
+            "statement": "Fine-tuning on statements",
+        }.get(kind, kind.capitalize())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

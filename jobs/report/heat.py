@@ -13,6 +13,7 @@ from jobs.report.markup import Markup, tag
 
 PEAK = 255  # what a stored map calls its highest place
 SMOOTHNESS = 6  # pixels of the drawing per patch; the browser stretches the rest
+RING = 0.018  # radius of the mark at the peak, of the picture's longer side
 VEIL, GLOW = 0.66, 0.42  # opacity where nothing is seen, and at the peak: the picture stays to be recognised
 
 # From night over embers to light; told apart without hue as well, since it only becomes lighter.
@@ -27,7 +28,7 @@ def heat_layer(shares: Sequence[Sequence[int]], *, peak: Sequence[float], width:
         peak: x and y of the highest place, in pixels of the picture.
         width, height: of the stored picture.
     """
-    mark = 0.018 * max(width, height)
+    mark = RING * max(width, height)
     return tag(
         "svg",
         tag(
@@ -42,6 +43,28 @@ def heat_layer(shares: Sequence[Sequence[int]], *, peak: Sequence[float], width:
         class_="overlay",
         aria_hidden="true",
     )
+
+
+def painted(data: bytes, shares: Sequence[Sequence[int]], *, peak: Sequence[float]) -> bytes:
+    """Paint a map over an encoded picture, as `heat_layer` lies over it on a page: a JPEG of the picture's own size.
+
+    Args:
+        data: the picture's file.
+        shares: rows of patches, 0 to 255 of the peak each.
+        peak: x and y of the highest place, in pixels of the picture as it is displayed.
+    """
+    from PIL import Image, ImageDraw, ImageOps
+
+    with Image.open(io.BytesIO(data)) as file:
+        picture = ImageOps.exif_transpose(file).convert("RGBA")
+    layer = Image.fromarray(heat_pixels(shares), "RGBA").resize(picture.size, Image.Resampling.BILINEAR)
+    picture.alpha_composite(layer)
+    reach = RING * max(picture.size)
+    ring = [(peak[0] - reach, peak[1] - reach), (peak[0] + reach, peak[1] + reach)]
+    ImageDraw.Draw(picture).ellipse(ring, outline="white", width=max(1, round(reach / 4)))
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def heat_pixels(shares: Sequence[Sequence[int]]) -> npt.NDArray[np.uint8]:

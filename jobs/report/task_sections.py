@@ -26,8 +26,9 @@ SAID: Mapping[str, str] = {
     "constant_by_type": "the commonest answer of each kind of question",
     "pointing": "peak in the true box",
     "found": "chosen box overlaps by a half",
+    "largest": "always the largest proposed box",
 }
-GUESSES = frozenset({"constant", "constant_by_type"})
+GUESSES = frozenset({"constant", "constant_by_type", "largest"})
 THUMB, LARGE = 256, 480  # pixels of the longer side of a copied picture, and of one with a map
 MOST_LINES = 12  # of a table; the rest is folded away
 FOUND_AT = 0.5  # of a true box, for a chosen one to be right
@@ -129,14 +130,14 @@ def _scores(evaluation: Evaluation) -> Markup | None:
     """The metrics, the first of them in a table and the rest folded away; beside each what guessing reaches, where known."""
     if not evaluation.metrics:
         return None
-    guesses = {name: evaluation.metrics[name] for name in GUESSES if name in evaluation.metrics}
     rows: list[tuple[str | Markup, ...]] = []
     # Kinds of question are many: they come last, where the table is folded.
     for name, value in sorted(evaluation.metrics.items(), key=lambda item: "/question_type/" in item[0]):
         guess = evaluation.chance.get(name)
-        if name not in guesses:
+        if name.split("/")[0] in GUESSES:
+            rows.append((_said(name), "", _bar(value)))
+        else:
             rows.append((_said(name), _bar(value), "" if guess is None else _bar(guess)))
-    rows[1:1] = [(_said(name), "", _bar(value)) for name, value in sorted(guesses.items())]
     heads = ("", "percent", "by guessing")
     label = f"Scores, {evaluation.title}"
     first = table(heads, rows[:MOST_LINES], label=label, class_="numbers scores")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from concepts.embed import EmbedderConfig
 from jobs.progress import Stages
+from shards.errors import OstrakaError
 from trainers.config import PredictConfig
 
 HELP = (
@@ -36,15 +38,37 @@ def run(config: Config, *, dry_run: bool) -> int:
     with Stages({"rank": "examples", "texts": "texts", "maps": "expressions"}, unit="pictures") as stages:
         found = predict(config, on_progress=stages, choose_concepts=GivenConcepts(config.embedder))
     if is_first_process():
+        maps = _paint(config, found.rows)
         for row in found.rows[:SHOWN]:
             print("\n".join(_told(row)))
         if len(found.rows) > SHOWN:
             print(f"… and {len(found.rows) - SHOWN:,} more")
-        where = [str(path) for path in (found.file, found.submission) if path is not None]
+        where = [str(path) for path in (found.file, found.submission, maps) if path is not None]
         done = "was done already" if found.was_done else f"by step {found.step:,} of {found.checkpoint}"
         counted = f"{found.count:,} prediction{'' if found.count == 1 else 's'}"
         print(f"{found.task}: {counted}, {done}" + (f" -> {', '.join(where)}" if where else ""))
     return 0
+
+
+def _paint(config: Config, rows: Sequence[Mapping[str, Any]]) -> Path | None:
+    """Paint the maps of given pictures over them, into the output's folder `maps`; None where there are none."""
+    from jobs.report.heat import painted
+    from trainers.shelf import given_pictures
+
+    if config.output is None or not config.picture or not any("map" in row for row in rows):
+        return None
+    folder = Path(config.output) / "maps"
+    pictures = {
+        record.key: record.payload[record.media[0].member] for record in given_pictures(config.picture).records()
+    }
+    try:
+        folder.mkdir(exist_ok=True)
+        for row in rows:
+            data = painted(pictures[row["key"]], row["map"], peak=row["peak"])
+            (folder / f"{row['key']}-{row['annotation']}.jpg").write_bytes(data)
+    except OSError as error:
+        raise OstrakaError(f"{folder}: cannot be written ({error}); choose another output") from error
+    return folder
 
 
 def _told(row: Mapping[str, Any]) -> Iterator[str]:

@@ -130,6 +130,8 @@ def test_the_map_chooses_among_proposed_boxes(tmp_path: Path, evaluated: Any) ->
     overlaps = [intersection_over_union(row["box"], row["truth"]) for row in rows if row["box"] is not None]
     assert scores.metrics["found/all"] == pytest.approx(100 * sum(value >= 0.5 for value in overlaps) / len(rows))
     assert scores.chance["found/all"] == pytest.approx(100 / 3)  # one of three boxes that have an area
+    assert scores.metrics["largest/all"] == 0  # the largest lies between both squares
+    assert "largest/all" in scores.table()
     assert overlaps
 
 

@@ -291,6 +291,17 @@ def test_a_map_is_written_with_its_peak_and_the_given_boxes_in_its_order(
     assert all(0 <= place < 16 for place in row["peak"])
 
 
+def test_maps_of_given_pictures_are_painted_over_them(
+    tmp_path: Path, annotated: Callable[..., Dataset], trained: Callable[..., Path], photos: list[str]
+) -> None:
+    run = trained(annotated("captions", captions()), "grounding")
+    words = [f"checkpoint={run}", f"picture=[{', '.join(photos[:2])}]", "text=[a disc, a square]"]
+    assert main(["predict", *words, f"output={tmp_path / 'out'}"]) == DONE
+    painted = sorted(path.name for path in (tmp_path / "out" / "maps").iterdir())
+    assert painted == [f"red_{shape}-{number}.jpg" for shape in ("disc", "square") for number in (0, 1)]
+    assert (tmp_path / "out" / "maps" / painted[0]).read_bytes() != Path(photos[1]).read_bytes()
+
+
 def test_what_does_not_fit_the_run_is_told_before_anything_is_read(
     tmp_path: Path,
     annotated: Callable[..., Dataset],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jobs.report.findings import Evaluation, find, read_evaluation
-from jobs.report.heat import PEAK, heat_layer, heat_pixels
+from jobs.report.heat import PEAK, heat_layer, heat_pixels, painted
 from jobs.report.page import ReportConfig, build_page
 from jobs.report.task_sections import choose_examples, task_section, verdict_of
 from shards.reader import Dataset
@@ -172,6 +174,15 @@ def test_a_heat_layer_covers_the_picture_whatever_its_shape() -> None:
     layer = str(heat_layer([[0, PEAK], [0, 0]], peak=(30, 2), width=40, height=20))
     assert 'viewBox="0 0 40 20"' in layer
     assert 'preserveAspectRatio="none"' in layer
+
+
+def test_a_painted_picture_keeps_its_size_and_glows_at_the_peak() -> None:
+    file, grey = io.BytesIO(), Image.new("RGB", (60, 40), (90, 90, 90))
+    grey.save(file, "PNG")
+    with Image.open(io.BytesIO(painted(file.getvalue(), [[0, 0], [0, PEAK]], peak=(50, 30)))) as shown:
+        assert shown.size == (60, 40)
+        dark, bright = (sum(shown.getpixel(place)) for place in ((3, 3), (57, 37)))  # type: ignore[arg-type]
+    assert dark < 3 * 90 < bright
 
 
 def test_a_page_of_both_kinds_of_evaluation_keeps_them_apart(
