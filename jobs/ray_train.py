@@ -10,8 +10,8 @@ import json
 import logging
 import os
 import signal
+import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 RETRIES = 2  # starts in a row that bring no new checkpoint, after a lost worker; each resumes from the newest one
 ROOM_WAITED_FOR_S = 30  # for more processes than the fewest; then it is asked again how many there is room for
-SETTLING_S = 2.0  # after a loss, until the cluster has noticed what is gone
+ANSWERED_WITHIN_S = 2.0  # by a node that is there
 
 
 def train_on_ray(
@@ -106,13 +106,11 @@ def _until_done(
                     "the same command goes on from the newest checkpoint"
                 ) from loss
             logger.warning("a training process was lost (%s); going on after step %d", loss, step)
-            time.sleep(SETTLING_S)
             continue
         if summary.is_complete or termination.asked:
             return summary
         # A worker was asked to end (its node is taken away): the checkpoint is written, and the run goes on elsewhere.
         logger.warning("a training process was asked to end; going on after step %d", summary.step)
-        time.sleep(SETTLING_S)
 
 
 def _room(needs: Mapping[str, float]) -> int:
@@ -122,8 +120,17 @@ def _room(needs: Mapping[str, float]) -> int:
     return sum(
         int(min(node["Resources"].get(name, 0.0) // amount for name, amount in needs.items()))
         for node in ray.nodes()
-        if node["Alive"]
+        if node["Alive"] and _answers(node)
     )
+
+
+def _answers(node: Mapping[str, Any]) -> bool:
+    """Whether a node's own process still takes calls: the cluster itself notices only after many seconds that one is gone."""
+    try:
+        socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), ANSWERED_WITHIN_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _fit(config: TrainConfig, *, world: int, needs: Mapping[str, float], may_be_fewer: bool) -> TrainSummary:
@@ -133,6 +140,7 @@ def _fit(config: TrainConfig, *, world: int, needs: Mapping[str, float], may_be_
         _LostError: a process ended for no fault of the run, or there was no room for all.
         OstrakaError: the run itself failed.
     """
+    from ray.exceptions import RayActorError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
     from ray.train.torch import TorchTrainer
 
@@ -160,7 +168,7 @@ def _fit(config: TrainConfig, *, world: int, needs: Mapping[str, float], may_be_
             raise OstrakaError(f"training on Ray failed: {said[0]}") from error
         first = error.worker_failures[min(error.worker_failures)] if error.worker_failures else error
         raise _LostError(_last_line(first)) from error
-    except TrainingFailedError as error:
+    except (TrainingFailedError, RayActorError) as error:  # the second: Ray Train's own controller was killed
         raise _LostError(_last_line(error)) from error
     return summary
 

@@ -141,7 +141,7 @@ class Meter:
         self._skipped.append(entry.step + 1)
         if len(self._skipped) > self._allowed:
             raise kind(
-                f"{told}; it is the {len(self._skipped)}th step skipped and bad_loss.allowed={self._allowed}; {advice}{made_of}"
+                f"{told}; with it {len(self._skipped)} steps are skipped and bad_loss.allowed={self._allowed}; {advice}{made_of}"
             )
         logger.warning("%s; its update was left out, %d of %d%s", told, len(self._skipped), self._allowed, made_of)
 

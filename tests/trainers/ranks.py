@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import multiprocessing
 
-from trainers.distributed import Group, joined_group
+from trainers.distributed import joined_group
 
 PATIENCE_S = 180
 
@@ -32,7 +32,9 @@ def on_ranks(work: Callable[..., Any], *args: Any, world: int = 2) -> list[Any]:
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    processes = [context.Process(target=_join, args=(rank, world, port, results, work, args)) for rank in range(world)]
+    places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+    meeting = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [context.Process(target=_join, args=(place | meeting, results, work, args)) for place in places]
     for process in processes:
         process.start()
     try:
@@ -46,11 +48,10 @@ def on_ranks(work: Callable[..., Any], *args: Any, world: int = 2) -> list[Any]:
             process.kill()
 
 
-def _join(rank: int, world: int, port: int, results: Any, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _join(environment: dict[str, str], results: Any, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
-    os.environ["MASTER_PORT"] = str(port)
-    group: Group
+    os.environ.update(environment)
+    rank = int(environment["RANK"])
     try:
         with joined_group("cpu") as group:
             results.put((rank, (None, work(group, *args))))

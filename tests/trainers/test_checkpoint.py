@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from trainers.checkpoint import CheckpointError, CheckpointFolder, RunState, find_checkpoint, read_checkpoint
+from trainers.checkpoint import CheckpointError, CheckpointFolder, KeepBest, RunState, find_checkpoint, read_checkpoint
 
 
 def _state(step: int) -> RunState:
@@ -100,3 +102,45 @@ def test_a_checkpoint_of_another_schema_says_so(tmp_path: Path) -> None:
     (path / "state.json").write_text(document.replace('"schema": 1', '"schema": 99'))
     with pytest.raises(CheckpointError, match="schema 99"):
         read_checkpoint(path)
+
+
+def _save_measured(folder: CheckpointFolder, step: int, value: float | None) -> None:
+    state = replace(_state(step), metrics={} if value is None else {"recall": value})
+    folder.save(state, write_weights=lambda path: path.write_bytes(b"weights"), optimizer_state={})
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 3), ("min", 2)])
+def test_the_best_is_kept_beside_the_newest_and_has_a_link(tmp_path: Path, mode: str, best: int) -> None:
+    rule = KeepBest.model_validate({"metric": "recall", "mode": mode})
+    folder = CheckpointFolder(tmp_path / "checkpoints", keep=2, best=rule)
+    for step, value in enumerate([0.5, 0.1, 0.9, 0.3, float("nan"), None, 0.2], start=1):
+        _save_measured(folder, step, value)
+    kept = sorted(path.name for path in folder.path.iterdir())
+    assert kept == ["best", *(f"step-{step:08d}" for step in (best, 6, 7))]
+    found = find_checkpoint(folder.path / "best")
+    assert (found.step, found.run) == (best, tmp_path)
+    assert find_checkpoint(tmp_path).step == 7
+
+
+def test_of_equally_good_checkpoints_the_newest_is_the_best_and_the_former_best_goes(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=1, best=KeepBest(metric="recall", mode="max"))
+    for step, value in enumerate([0.9, 0.5, 0.9, 0.1], start=1):
+        _save_measured(folder, step, value)
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000003", "step-00000004"]
+
+
+def test_a_metric_that_no_checkpoint_has_keeps_only_the_newest(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=1, best=KeepBest(metric="recal"))
+    for step in (1, 2):
+        _save_measured(folder, step, 0.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
+
+
+def test_a_state_of_an_earlier_version_lacks_what_came_later(tmp_path: Path) -> None:
+    path = _save(CheckpointFolder(tmp_path, keep=1), 1)
+    document = json.loads((path / "state.json").read_text())
+    for name in ("metrics", "recent_losses", "skipped", "damaged"):
+        del document[name]
+    (path / "state.json").write_text(json.dumps(document))
+    found = read_checkpoint(path)
+    assert (found.step, found.form, found.state.skipped, found.state.metrics) == (1, "whole", (), {})

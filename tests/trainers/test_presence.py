@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shards.errors import ConfigError
-from trainers.presence import claimed, until_terminated
+from trainers.presence import Termination, claimed, until_terminated
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -70,3 +71,46 @@ def test_sigterm_becomes_a_request_and_the_former_handler_comes_back() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert termination.asked
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+# Waits for a request, tells that it is ready, and then does not heed the request for as long as it is told.
+SLOW = """
+import sys, time
+from trainers.presence import until_terminated
+with until_terminated(grace_s=float(sys.argv[1])) as termination:
+    print("ready", flush=True)
+    while not termination.asked:
+        time.sleep(0.01)
+    time.sleep(float(sys.argv[2]))
+print("saved", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("step_s", "code", "said"), [(0.1, 0, "saved"), (120, 1, "ends without it")])
+def test_a_step_that_outlasts_the_grace_is_given_up(step_s: float, code: int, said: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, "1.5", str(step_s)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    assert said in output
+
+
+def test_a_file_that_is_watched_for_is_a_request_too(tmp_path: Path) -> None:
+    termination = Termination()
+    termination.watch_for(tmp_path / "stop")
+    assert not termination.asked
+    (tmp_path / "stop").touch()
+    assert termination.wait(0) is False  # seen only by who asks
+    deadline = time.monotonic() + 30
+    while not termination.asked:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert termination.wait(0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
@@ -56,19 +57,45 @@ class Threaded(Group):
 
 
 def together(
-    *scripts: Sequence[Sequence[str] | Exception], allowed: int, known: Sequence[str] = ()
+    *scripts: Sequence[Sequence[str] | Exception],
+    allowed: int,
+    known: Sequence[str] = (),
+    asked: Mapping[int, int] = MappingProxyType({}),
+    failing: Mapping[int, int] = MappingProxyType({}),
 ) -> list[tuple[list[int], list[str], BaseException | None]]:
-    """Run one rank per script; per rank: the steps it got, the damages it counted, and how it ended."""
+    """Run one rank per script; per rank: the steps it got, the damages it counted, and how it ended.
+
+    Args:
+        scripts: what each rank's loader meets.
+        allowed: how many damages.
+        known: damages of before.
+        asked: by rank, after how many steps it is asked to end.
+        failing: by rank, after how many steps something in its background has failed.
+    """
     meeting, words = threading.Barrier(len(scripts)), [None] * len(scripts)
     results: queue.Queue[Any] = queue.Queue()
 
     def run(rank: int) -> None:
         group = Threaded(rank=rank, world=len(scripts), meeting=meeting, words=words)
         loader = Scripted(scripts[rank])
-        shared = SharedSteps(cast(Loader, loader), group, allowed_damage=allowed, known=[damage(key) for key in known])
-        done, problem = [], None
+        done: list[int] = []
+        problem = None
+
+        def check() -> None:
+            if len(done) >= failing.get(rank, 99):
+                raise DatasetError("the disk is full")
+
+        shared = SharedSteps(
+            cast(Loader, loader),
+            group,
+            allowed_damage=allowed,
+            known=[damage(key) for key in known],
+            asked_to_end=lambda: len(done) >= asked.get(rank, 99),
+            check=check,
+        )
         try:
-            done += [step.step for step in shared.steps(0, len(scripts[rank]))]
+            for step in shared.steps(0, len(scripts[rank])):
+                done.append(step.step)
         except Exception as error:
             problem = error
         assert loader.closed
@@ -106,3 +133,16 @@ def test_where_one_rank_cannot_make_its_step_the_others_stop_with_its_sentence(f
         assert isinstance(problem, PeerError)
         assert "rank 1 stopped the run" in str(problem)
         assert str(failure) in str(problem)
+
+
+def test_where_one_rank_is_asked_to_end_none_begins_another_step() -> None:
+    ended = together([[]] * 5, [[], [], ["later"], [], []], [[]] * 5, allowed=0, asked={2: 2})
+    assert ended == [([0, 1], [], None)] * 3
+
+
+def test_what_fails_in_the_background_of_one_rank_stops_all_before_the_next_step() -> None:
+    ended = together([[]] * 4, [[]] * 4, allowed=0, failing={1: 3})
+    assert [done for done, _, _ in ended] == [[0, 1, 2]] * 2
+    assert isinstance(ended[1][2], DatasetError)
+    assert isinstance(ended[0][2], PeerError)
+    assert "rank 1 stopped the run: the disk is full" in str(ended[0][2])
