@@ -157,11 +157,7 @@ def judge(scene: Scene, text: str) -> str:
     group = group_of(scene, found[1])
     if group is None:
         return "neutral"
-    return (
-        "entailment"
-        if found[2] in (group.colour, group.size) or PLACE_OF.get(found[2]) == scene.backdrop
-        else "contradiction"
-    )
+    return "entailment" if found[2] == group.colour or PLACE_OF.get(found[2]) == scene.backdrop else "contradiction"
 
 
 @pytest.mark.parametrize(("split", "published"), [("train", "train"), ("val", "dev"), ("test", "test")])

@@ -35,7 +35,7 @@ class Supposed:
 
     scene: int  # its number in the split
     text: str
-    about: str  # colour, size, place or position
+    about: str  # colour, place or position
     label: Label
 
 
@@ -88,9 +88,6 @@ def _claims(noun: str, group: Group | None, scene: Scene) -> Iterator[tuple[str,
     """(what of, text, whether it is true) about a thing; open where the thing is not there."""
     for colour in COLOURS:
         yield "colour", f"The {noun} is {colour}.", None if group is None else group.colour == colour
-    for size in ("small", "large"):
-        if group is None or group.size != "medium":
-            yield "size", f"The {noun} is {size}.", None if group is None else group.size == size
     for backdrop in BACKDROPS:
         for where in PLACES[backdrop]:
             yield "place", f"The {noun} is {where}.", None if group is None else scene.backdrop == backdrop
