@@ -21,6 +21,19 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def gather_rows_with_gradient(rows: Tensor) -> Tensor:
+    """Concatenate the rows of all processes in rank order; a process's own rows learn from what any process makes of them.
+
+    Gradients add up over processes, so that their mean, as data-parallel training takes it, is that of one process which
+    holds the whole batch.
+    """
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return rows
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(rows.contiguous()))  # type: ignore[no-untyped-call]
+
+
 def process_rank() -> int:
     """Rank of this process, 0 where there is only one."""
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0

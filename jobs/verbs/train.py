@@ -71,6 +71,11 @@ def _print(summary: TrainSummary) -> None:
     losses = "  ".join(f"{name.removeprefix('loss/')} {value:.4f}" for name, value in summary.losses.items())
     state = "done" if summary.is_complete else "stopped: the same command goes on from here"
     print(f"step {summary.step}/{summary.steps}  {losses or 'nothing was left to do'}  {state} -> {summary.output}")
+    if summary.skipped:
+        steps = ", ".join(map(str, summary.skipped))
+        print(
+            f"{len(summary.skipped)} step(s) left out for a bad loss: {steps}; the log and `lineage` name their records"
+        )
     if summary.damaged:
         named = ", ".join(f"{each.key} of {each.shard}" for each in summary.damaged[:NAMED])
         more = f" and {len(summary.damaged) - NAMED} more" if len(summary.damaged) > NAMED else ""

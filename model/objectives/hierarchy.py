@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from model.config import Config
-from model.feature_queue import gather_rows, process_rank
+from model.feature_queue import gather_rows, gather_rows_with_gradient, process_rank
 
 
 class HierarchyConfig(Config):
@@ -21,6 +21,9 @@ class HierarchyConfig(Config):
     weight: NonNegativeFloat = 0.1
     layers: PositiveInt = 5  # how many, counted down from the last but one; the last belongs to the main contrast
     layer_weights: tuple[NonNegativeFloat, ...] | None = None  # bottom to top; `None` weighs all with 1
+    # Fixed, as published: in each direction only the asking side learns. Learning: the candidates do, too, those of other
+    # processes included.
+    candidates: Literal["fixed", "learning"] = "fixed"
     # The released code takes column i as the right one for row i on every process, which is right on the first only.
     rank_targets: Literal["own", "first"] = "own"
 
@@ -73,11 +76,11 @@ class HierarchicalAlignment(nn.Module):
         batch = len(images[0])
         offset = process_rank() * batch if self.config.rank_targets == "own" else 0
         right = torch.arange(batch, device=images[0].device) + offset
-        # Candidates carry no gradient, on one process too: in each direction only the asking side learns.
+        gather = gather_rows if self.config.candidates == "fixed" else gather_rows_with_gradient
         losses = tuple(
             (
-                cross_entropy((image @ gather_rows(text).t()).float() / temperature, right)
-                + cross_entropy((text @ gather_rows(image).t()).float() / temperature, right)
+                cross_entropy((image @ gather(text).t()).float() / temperature, right)
+                + cross_entropy((text @ gather(image).t()).float() / temperature, right)
             )
             / 2
             for image, text in zip(seen, read, strict=True)
