@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+import xxhash
+
+from shards.config import digest
 from shards.errors import ConfigError, DatasetError
 from shards.reader import Dataset, open_dataset
 from shards.records import Annotation, Caption
+from shards.sidecar import Sidecar
 from trainers.assembly import TrainedRun
 from trainers.config import PredictConfig
 from trainers.exam import Crew, Exam, list_places, shown_concepts, trained_concepts
@@ -38,6 +43,11 @@ class Asker(Protocol):
 
     kind: ClassVar[Kind]
 
+    @property
+    def basis(self) -> Mapping[str, Any]:
+        """What the predictions depend on beside the config, as plain values: other contents are other predictions."""
+        ...
+
     def __len__(self) -> int:
         """How many examples there are."""
         ...
@@ -58,6 +68,10 @@ class RankingAsker:
         shelf = _asked(shelf, [task.ask(text) for text in (*config.question, *config.text)])
         self.exam = Exam(shelf, notes, task, list_places(shelf, (task.asks,), limit=config.limit))
         self._choice = choice_of(config, run, task)
+        self.basis: Mapping[str, Any] = {
+            **_seen(config, notes),
+            "candidates": digest(list(self._choice.candidates)),
+        }
 
     def __len__(self) -> int:
         return len(self.exam)
@@ -81,6 +95,10 @@ class MapAsker:
         shelf = _asked(shelf, [Caption(text=text) for text in config.text])
         self._exam = Exam(shelf, notes, task, list_places(shelf, EXPRESSIONS, limit=config.limit))
         self._boxes = proposals_of(self._exam, read_proposals(task.config.proposals), where=shelf.path)
+        self.basis: Mapping[str, Any] = {
+            **_seen(config, notes),
+            "proposals": digest([[list(box) for box in boxes] for boxes in self._boxes]),
+        }
 
     def __len__(self) -> int:
         return len(self._exam)
@@ -100,6 +118,7 @@ class NearestAsker:
         check_compares(config, run)
         self._config, self._run = config, run
         self._gallery, self._directions = _compared(config, run, choose)
+        self.basis: Mapping[str, Any] = _seen(config, self._gallery.concepts)
 
     def __len__(self) -> int:
         sizes = {"text_to_image": len(self._gallery.texts), "image_to_text": len(self._gallery.keys)}
@@ -166,6 +185,12 @@ def _concept_row(phrases: Sequence[Sequence[str]]) -> Mapping[str, Any]:
     """A row as a concepts sidecar has it, for a record of one or two pictures."""
     first, *second = phrases
     return {"phrases": first, **({SECOND_PHRASES: second[0]} if second else {})}
+
+
+def _seen(config: PredictConfig, notes: Notes | None) -> dict[str, Any]:
+    """Which pictures were given, by content, and which column of concepts was read with a dataset's."""
+    pictures = [xxhash.xxh3_64_hexdigest(Path(path).read_bytes()) for path in config.picture]
+    return {"pictures": pictures, "concepts": notes.folder if isinstance(notes, Sidecar) else None}
 
 
 def _asked(shelf: Shelf, annotations: Sequence[Annotation]) -> Shelf:

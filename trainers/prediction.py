@@ -169,6 +169,7 @@ def _folder(config: PredictConfig, run: TrainedRun, kind: str, asker: Asker) -> 
         },
         "dataset": dataset,
         "asked": asked,
+        "seen": dict(asker.basis),
     }
     assert config.output is not None
     return PredictionFolder(Path(config.output), kind=asker.kind, form=config.form, facts=facts)

@@ -2,6 +2,14 @@
 
 OUT/predictions.jsonl   one JSON object a line, or predictions.parquet with the same columns
 OUT/prediction.json     written last: task, rows, checkpoint, dataset, and the digest of everything that they depend on
+
+A row is keyed by `key`, the record, and `annotation`, its number in the record; `id` is the raw dataset's own. Beside them:
+
+| kind | columns |
+| --- | --- |
+| ranking: vqa, entailment, statement | `text` as asked; `predicted`; `ranked` of {text, score}, best first, by probability |
+| map: grounding | `text`; `peak` x, y in pixels; `map`, rows of patches, 0 to 255 of the peak; `ranked` of {box, score}, box x, y, width, height |
+| nearest: pretraining, retrieval | `direction`; `text` of a text; `ranked` of {key, score}, or {key, annotation, text, score} |
 """
 
 from __future__ import annotations

@@ -146,6 +146,30 @@ def test_another_training_in_the_same_folder_is_not_taken_for_the_one_that_predi
         predict(config)
 
 
+def test_changed_pictures_and_answer_lists_are_not_taken_for_those_that_were_looked_at(
+    tmp_path: Path, annotated: Callable[..., Dataset], trained: Callable[..., Path], photos: list[str]
+) -> None:
+    run = trained(annotated("questions", questions()), "vqa")
+    (tmp_path / "answers.json").write_text('["red", "green"]')
+    config = PredictConfig(
+        checkpoint=str(run),
+        picture=(photos[0],),
+        question=("what colour is it",),
+        task={"answers": str(tmp_path / "answers.json")},
+        output=str(tmp_path / "out"),
+    )
+    first = predict(config).rows
+    assert predict(config).was_done
+    assert predict(config).rows == first
+    (tmp_path / "answers.json").write_text('["red", "blue"]')
+    with pytest.raises(ConfigError, match=r"differ in seen\.candidates"):
+        predict(config)
+    (tmp_path / "answers.json").write_text('["red", "green"]')
+    Path(photos[0]).write_bytes(Path(photos[1]).read_bytes())
+    with pytest.raises(ConfigError, match=r"differ in seen\.pictures"):
+        predict(config)
+
+
 def test_two_processes_write_what_one_writes(
     tmp_path: Path, annotated: Callable[..., Dataset], trained: Callable[..., Path]
 ) -> None:
