@@ -8,8 +8,10 @@ A row is keyed by `key`, the record, and `annotation`, its number in the record;
 | kind | columns |
 | --- | --- |
 | ranking: vqa, entailment, statement | `text` as asked; `predicted`; `ranked` of {text, score}, best first, by probability |
-| map: grounding | `text`; `peak` x, y in pixels; `map`, rows of patches, 0 to 255 of the peak; `ranked` of {box, score}, box x, y, width, height |
+| map: grounding | `text`; `peak` x, y in pixels; `map`, rows of patches, 0 to 255 of the peak; `ranked` of {box, score} |
 | nearest: pretraining, retrieval | `direction`; `text` of a text; `ranked` of {key, score}, or {key, annotation, text, score} |
+
+A box is x, y, width and height in pixels of the stored picture.
 """
 
 from __future__ import annotations
