@@ -19,7 +19,8 @@ from pipelines.convert import ConvertConfig
 from pipelines.source import RawItem, Target, Unit
 from shards.errors import ConfigError, DatasetError
 from shards.index import read_index
-from shards.manifest import FINAL_REASONS, entries_of, read_card, settle
+from shards.manifest import entries_of, read_card
+from shards.rejects import FINAL_REASONS, settle
 from shards.storage import Storage, open_storage
 from shards.writer import CARD_PATH, UnitReport, committed_units
 
@@ -67,7 +68,7 @@ def plan_addition(config: ConvertConfig, units: Sequence[Unit], add: Addition | 
     every = (item for unit in units for item in unit.items)
     first = max((report.index for report in base), default=-1) + 1
     if add == "new":
-        added = list(target.slice(_unseen(every, Seen(storage, settle(base)), target), first_index=first))
+        added = list(target.slice(_unseen(every, Seen(storage, list(settle(base))), target), first_index=first))
     else:
         again = target.slice(_mendable(every, base), first_index=first)
         added = [replace(unit, retry=True) for unit in again]

@@ -6,8 +6,8 @@ from collections import Counter
 from typing import Any, Protocol
 
 from shards.errors import BudgetError
-from shards.manifest import FINAL_REASONS
 from shards.records import Reject, RejectReason
+from shards.rejects import FINAL_REASONS
 from shards.writer import UnitReport
 
 _SHOWN_REASONS = 5

@@ -29,7 +29,7 @@ from shards.manifest import Card, merge
 from shards.media import Check
 from shards.records import Record, Reject
 from shards.storage import open_storage
-from shards.writer import ShardWriter, UnitReport, committed_units, read_commit
+from shards.writer import ShardWriter, UnitReport, committed_units, read_commit, with_rejects
 
 _COLLECTED_LESS = 100
 _SIZES_LOOKED_AT = 200
@@ -224,7 +224,7 @@ def decide_survey(config: ConvertConfig, units: Sequence[Unit], *, earlier: Sequ
 def committed(
     config: ConvertConfig, units: Sequence[Unit], *, earlier: Collection[str] = ()
 ) -> Mapping[str, UnitReport]:
-    """The reports of those units that need no more work, by unit id.
+    """The reports of those units that need no more work, by unit id, without their rejects.
 
     Args:
         config: what is converted, and to where.
@@ -235,7 +235,7 @@ def committed(
         DatasetError: another config wrote to the output, or the raw files changed since some units were committed.
     """
     config_digest = config.digest()
-    found = committed_units(open_storage(config.output), config_digest)
+    found = committed_units(open_storage(config.output), config_digest, rejects="left_out")
     surplus = set(found) - {unit.id(config_digest) for unit in units} - set(earlier)
     if surplus:
         raise DatasetError(
@@ -282,7 +282,7 @@ def finish(config: ConvertConfig, units: Sequence[Unit], *, earlier: Sequence[st
         DatasetError: a unit is not committed, the ledger does not close, or a key occurs twice.
     """
     reports = committed(config, units, earlier=earlier)
-    check_budget(config, reports.values(), total=raw_items(reports, units, earlier=earlier))
+    spent_budget(config, reports, total=raw_items(reports, units, earlier=earlier))
     target = config.target()
     config_digest = config.digest()
     return merge(
@@ -301,16 +301,25 @@ def raw_items(reports: Mapping[str, UnitReport], units: Sequence[Unit], *, earli
     return planned + sum(reports[unit].raw_items for unit in earlier if reports[unit].retried is None)
 
 
-def check_budget(config: ConvertConfig, reports: Iterable[UnitReport], *, total: int) -> None:
-    """Count the rejects of a whole run, or of as much of it as there is.
+def spent_budget(config: ConvertConfig, reports: Mapping[str, UnitReport], *, total: int) -> RejectBudget:
+    """Count the rejects of the units that are committed.
+
+    Args:
+        config: what is converted, and to where.
+        reports: what `committed` gives; their rejects are read one unit at a time.
+        total: raw items of the dataset.
 
     Raises:
         BudgetError: more were rejected than the config allows, or nothing is left; see `RejectBudget.check`.
     """
     budget = RejectBudget(config, total=total)
-    for report in sorted(reports, key=lambda report: report.index):  # so that an item tried again takes its reject back
+    in_order = sorted(
+        reports.values(), key=lambda report: report.index
+    )  # so that an item tried again takes its reject back
+    for report in with_rejects(open_storage(config.output), in_order):
         budget.note(report)
     budget.check()
+    return budget
 
 
 def source_of(config: ConvertConfig) -> Source:

@@ -14,7 +14,8 @@ from pipelines.source import Unit
 from pipelines.survey import verdicts_path
 from shards.errors import ConfigError, DatasetError
 from shards.index import index_path, tar_path
-from shards.manifest import FINAL_REASONS, Card
+from shards.manifest import Card
+from shards.rejects import FINAL_REASONS
 from shards.storage import Storage, open_storage, temporary_name
 from shards.writer import UnitReport
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from shards.errors import DatasetError
 from shards.foreign import ForeignTar
 from shards.index import encode_parquet, index_path, read_index, tar_path
 from shards.plain import PlainError, from_plain, to_plain
-from shards.records import Reject, RejectReason
+from shards.rejects import REJECTS_PATH, settle, write_rejects
 from shards.storage import Storage
 from shards.writer import CARD_PATH, UnitReport, commit_path, committed_units, summed
 
@@ -28,9 +29,6 @@ logger = logging.getLogger(__name__)
 SCHEMA = 1
 _LONGEST_ATTEMPT_S = 24 * 3600.0  # an upload begun before that has no live writer any more
 MANIFEST_PATH = "manifest.parquet"
-FINAL_REASONS: frozenset[RejectReason] = frozenset({"filtered", "duplicate", "duplicate_id"})
-"""Items rejected for these are meant to be rejected, so `retry=rejects` leaves them alone."""
-REJECTS_PATH = "rejects.parquet"
 
 _MANIFEST = pa.schema(
     [
@@ -55,17 +53,6 @@ _MANIFEST = pa.schema(
                 ]
             ),
         ),
-    ]
-)
-_REJECTS = pa.schema(
-    [
-        pa.field("unit", pa.string(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("level", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("detail", pa.string(), nullable=False),
-        pa.field("annotations", pa.int64(), nullable=False),
-        pa.field("item", pa.string()),
     ]
 )
 
@@ -135,7 +122,7 @@ def merge(
         DatasetError: a unit is not committed, another config wrote here, the ledger does not close, a committed file is not
             what its commit record says, or a key occurs in two shards.
     """
-    commits = committed_units(storage, config_digest)
+    commits = committed_units(storage, config_digest, rejects="left_out")
     missing = [unit for unit in expected_units if unit not in commits]
     if missing:
         raise DatasetError(
@@ -149,14 +136,12 @@ def merge(
             "the raw files changed since, so choose another `output`"
         )
     reports = sorted((commits[unit] for unit in expected_units), key=lambda report: report.index)
-    for report in (*reports, *settle(reports)):
-        report.check_ledger()
     entries = entries_of(reports)
     _refuse_repeats(storage, entries)
-    card = build_card(reports, name=name, split=split, config=config, config_digest=config_digest)
+    card = build_card(reports, name=name, split=split, config=config, config_digest=config_digest, storage=storage)
     sweep(storage, {entry.name for entry in entries})
     storage.replace(MANIFEST_PATH, encode_manifest(entries))
-    storage.replace(REJECTS_PATH, encode_rejects(reports))
+    storage.rewrite(REJECTS_PATH, lambda file: write_rejects(file, settle(reports, storage=storage)))
     storage.replace(CARD_PATH, encode_card(card))
     return card
 
@@ -259,57 +244,36 @@ def entries_of(reports: Iterable[UnitReport]) -> tuple[ShardEntry, ...]:
     )
 
 
-def settle(reports: Sequence[UnitReport]) -> list[UnitReport]:
-    """Let the later outcome alone count where an item was rejected by one unit and tried again by another.
+def build_card(
+    reports: Sequence[UnitReport],
+    *,
+    name: str,
+    split: str,
+    config: Mapping[str, Any],
+    config_digest: str,
+    storage: Storage | None = None,
+) -> Card:
+    """Sum up the commit records of a dataset.
 
     Args:
-        reports: the commit records of a dataset, in the order of their units.
-
-    Returns:
-        The same records, without the items and rejects of earlier units that later ones have tried again.
+        reports: the commit records in the order of their units.
+        name: of the dataset.
+        split: of the dataset.
+        config: as resolved.
+        config_digest: of `config`.
+        storage: the dataset, where `reports` come without their rejects.
 
     Raises:
-        DatasetError: a unit says that it tried an item again which no earlier unit has rejected.
+        DatasetError: a ledger does not close, or an item was tried again that no unit has rejected.
     """
-    settled: list[UnitReport] = []
-    again: set[str] = set()  # what units after the one at hand have tried again
-    for report in reversed(reports):
-        gone = [reject for reject in report.rejects if _item_of(reject) in again]
-        items = {reject.id for reject in gone if reject.level == "item"}
-        again -= items
-        annotations = sum(reject.annotations if reject.level == "item" else 1 for reject in gone)
-        kept = tuple(reject for reject in report.rejects if reject not in gone) if gone else report.rejects
-        settled.append(
-            replace(
-                report,
-                rejects=kept,
-                raw_items=report.raw_items - len(items),
-                raw_annotations=report.raw_annotations - annotations,
-            )
-        )
-        again.update(report.retried or ())
-    if again:
-        raise DatasetError(
-            f"the item {min(again)!r} was tried again, but no earlier unit has rejected it; its commit record is lost or "
-            "not of this dataset"
-        )
-    return settled[::-1]
-
-
-def _item_of(reject: Reject) -> str | None:
-    """The raw id of the item that a mendable reject is about; None where trying again is pointless, so nobody did."""
-    if reject.level == "annotation":
-        return reject.item
-    return None if reject.reason in FINAL_REASONS else reject.id
-
-
-def build_card(
-    reports: Sequence[UnitReport], *, name: str, split: str, config: Mapping[str, Any], config_digest: str
-) -> Card:
-    """Sum up the commit records of a dataset; `reports` in the order of their units."""
     entries = entries_of(reports)
-    settled = settle(reports)
     annotation_types = summed([report.annotation_types for report in reports])
+    raw_items = raw_annotations = 0
+    rejects: Counter[str] = Counter()
+    for report in settle(reports, storage=storage):
+        raw_items += report.raw_items
+        raw_annotations += report.raw_annotations
+        rejects.update([reject.reason for reject in report.rejects])
     return Card(
         name=name,
         split=split,
@@ -321,9 +285,9 @@ def build_card(
         annotation_types=annotation_types,
         media_kinds=summed([report.media_kinds for report in reports]),
         licences=summed([report.licences for report in reports]),
-        raw_items=sum(report.raw_items for report in settled),
-        raw_annotations=sum(report.raw_annotations for report in settled),
-        rejects=summed([{reject.reason: 1} for report in settled for reject in report.rejects]),
+        raw_items=raw_items,
+        raw_annotations=raw_annotations,
+        rejects=dict(sorted(rejects.items())),
         config=json.loads(canonical_json(dict(config))),
         config_digest=config_digest,
         manifest_digest=manifest_digest(entries),
@@ -392,9 +356,3 @@ def _check_size(storage: Storage, entry: ShardEntry) -> None:
 def encode_manifest(entries: Sequence[ShardEntry]) -> bytes:
     """The bytes of `manifest.parquet`."""
     return encode_parquet(pa.Table.from_pylist([to_plain(entry) for entry in entries], schema=_MANIFEST))
-
-
-def encode_rejects(reports: Sequence[UnitReport]) -> bytes:
-    """The bytes of `rejects.parquet`: every raw item and annotation that is in no record, and why."""
-    rows = [{"unit": report.unit, **to_plain(reject)} for report in settle(reports) for reject in report.rejects]
-    return encode_parquet(pa.Table.from_pylist(rows, schema=_REJECTS))

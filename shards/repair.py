@@ -22,7 +22,6 @@ from shards.config import digest
 from shards.errors import DamagedRecordError, DatasetError
 from shards.index import IndexRow, Member, encode_index, index_path, index_row, tar_path
 from shards.manifest import (
-    REJECTS_PATH,
     Card,
     ShardEntry,
     build_card,
@@ -34,6 +33,7 @@ from shards.manifest import (
 )
 from shards.plain import PlainError, from_plain
 from shards.records import Record, Reject
+from shards.rejects import REJECTS_PATH
 from shards.storage import Storage
 from shards.verify import read_commits
 from shards.writer import CARD_PATH, UnitReport, commit_path, encode_commit

@@ -117,6 +117,24 @@ class Storage(ABC):
         with self.open_read(name) as handle:
             return handle.read()
 
+    def rewrite(self, name: str, write: Callable[[BinaryIO], None]) -> None:
+        """Write a file of any size in one step, over whatever was there.
+
+        Args:
+            name: of the file.
+            write: writes its bytes; called again where an identical job has swept the temporary meanwhile.
+        """
+        for attempt in range(1, _PUTS + 1):
+            temporary = temporary_name(name)
+            with self.open_write(temporary) as handle:
+                write(handle)
+            try:
+                self.publish(temporary, name, existing="replace")
+                return
+            except FileNotFoundError:
+                if attempt == _PUTS:
+                    raise
+
     def list(self, folder: str) -> Sequence[str]:
         """Sorted names of the files directly in a folder, temporaries left out: `list("commits")` → `["commits/1f.json", …]`."""
         return [f"{folder}/{base}" for base in sorted(self._entries(folder)[0]) if not is_temporary(base)]

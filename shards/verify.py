@@ -24,19 +24,17 @@ from shards.foreign import check_foreign
 from shards.index import ShardIndex, index_path, read_index, tar_path
 from shards.manifest import (
     MANIFEST_PATH,
-    REJECTS_PATH,
     ShardEntry,
     build_card,
     encode_card,
     encode_manifest,
-    encode_rejects,
     entries_of,
     manifest_digest,
     read_card,
     read_manifest,
     repeated_keys,
-    settle,
 )
+from shards.rejects import REJECTS_PATH, encode_rejects
 from shards.storage import Storage, open_storage
 from shards.writer import CARD_PATH, UnitReport, commit_path, read_commit
 
@@ -247,12 +245,13 @@ def _check_summary(storage: Storage, commits: list[UnitReport]) -> list[Damage]:
     except DatasetError as problem:
         return [*damages, Damage(shard=CARD_PATH, what=str(problem))]
     try:
-        settle(commits)
+        made = build_card(
+            commits, name=card.name, split=card.split, config=card.config, config_digest=card.config_digest
+        )
     except DatasetError as problem:
         return [*damages, Damage(shard="commits", what=str(problem))]
     if storage.read(CARD_PATH) != encode_card(card):
         damages.append(Damage(shard=CARD_PATH, what=f"it does not match its own checksum; {remedy}"))
-    made = build_card(commits, name=card.name, split=card.split, config=card.config, config_digest=card.config_digest)
     if card != made:
         damages.append(Damage(shard=CARD_PATH, what=f"it does not sum up the commit records; {remedy}"))
     for report in commits:

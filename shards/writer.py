@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Literal, Self
 
 import xxhash
 from xxhash import xxh3_64_intdigest
@@ -127,12 +127,15 @@ def read_commit(storage: Storage, unit: str) -> UnitReport | None:
     return report
 
 
-def committed_units(storage: Storage, config_digest: str | None = None) -> dict[str, UnitReport]:
+def committed_units(
+    storage: Storage, config_digest: str | None = None, *, rejects: Literal["read", "left_out"] = "read"
+) -> dict[str, UnitReport]:
     """All commit records of a dataset, by unit.
 
     Args:
         storage: the dataset.
         config_digest: the config at hand; where given, a folder that another config has written into is refused.
+        rejects: `left_out`: without the rejects, which may be more than fit into memory; see `with_rejects`.
 
     Raises:
         DatasetError: a commit record is damaged, or made by another config.
@@ -145,10 +148,32 @@ def committed_units(storage: Storage, config_digest: str | None = None) -> dict[
             continue
         if config_digest is not None:
             _refuse_other_config(storage, found=report.config_digest, wanted=config_digest)
-        reports[unit] = report
+        reports[unit] = report if rejects == "read" else replace(report, rejects=())
     if config_digest is not None and storage.exists(CARD_PATH):
         _refuse_other_config(storage, found=_card_digest(storage), wanted=config_digest)
     return reports
+
+
+def with_rejects(storage: Storage, reports: Iterable[UnitReport]) -> Iterator[UnitReport]:
+    """Read the rejects of commit records that come without them, one unit at a time; their ledgers are checked on the way.
+
+    Raises:
+        DatasetError: a ledger does not close, or a commit record is damaged or gone.
+    """
+    for slim in reports:
+        report = slim
+        if (slim.raw_items, slim.raw_annotations) != (
+            slim.records,
+            slim.annotations,
+        ):  # else there was nothing to reject
+            found = read_commit(storage, slim.unit)
+            if found is None:
+                raise DatasetError(
+                    f"{storage.path(commit_path(slim.unit))} has gone; run the same `shards` command again"
+                )
+            report = found
+        report.check_ledger()
+        yield report
 
 
 class ShardWriter:
@@ -364,7 +389,12 @@ class ShardWriter:
         if self._storage.publish(temporary, name):
             return
         owner = next(
-            (unit for unit, found in committed_units(self._storage).items() if found.shard == self._name), None
+            (
+                unit
+                for unit, found in committed_units(self._storage, rejects="left_out").items()
+                if found.shard == self._name
+            ),
+            None,
         )
         if owner == self._unit:
             return  # lost the race in this moment; `commit` compares the reports

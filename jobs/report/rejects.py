@@ -13,8 +13,9 @@ from jobs.report.markup import Markup, table, tag
 from jobs.report.overlays import clipped
 from shards.annotations import REJECTS, Ledger
 from shards.errors import DatasetError
-from shards.manifest import REJECTS_PATH, Card
+from shards.manifest import Card
 from shards.reader import Dataset
+from shards.rejects import REJECTS_PATH
 
 REASONS: Mapping[str, str] = {
     "missing_media": "the file that the annotations name is not there",

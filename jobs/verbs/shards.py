@@ -16,7 +16,6 @@ from jobs.executors import ExecutorConfig, cluster_for, executor_for, refuse_rel
 from jobs.progress import progress
 from jobs.quantities import count_text, size_text
 from pipelines.append import Addition, Plan, plan_addition
-from pipelines.budget import RejectBudget
 from pipelines.convert import (
     ConvertConfig,
     check_output,
@@ -27,6 +26,7 @@ from pipelines.convert import (
     needs_survey,
     plan_units,
     raw_items,
+    spent_budget,
     survey_unit,
     unsurveyed,
 )
@@ -85,10 +85,7 @@ def _convert(config: Config, conversion: ConvertConfig, plan: Plan) -> Card:
     units = plan.units
     found = committed(conversion, units, earlier=plan.earlier)
     total = raw_items(found, units, earlier=plan.earlier)
-    budget = RejectBudget(conversion, total=total)
-    for report in sorted(found.values(), key=lambda report: report.index):
-        budget.note(report)
-    budget.check()
+    budget = spent_budget(conversion, found, total=total)
     digest = conversion.digest()
     left = [unit for unit in units if unit.id(digest) not in found]
     done = len(units) - len(left)
