@@ -1,20 +1,22 @@
-"""What the concepts and the two further objectives bring: retrieval by the full method beside a smaller one, over several seeds.
+"""What the concepts and the two further objectives bring: retrieval by the full method beside smaller ones, over several seeds.
 
     python -m benchmarks.ablation --train runs/demo/data/train --test runs/demo/data/test --output runs/ablation \\
-        [--preset vicha_small] [--steps N] [--seeds 0 1 2] [--equal steps|time] [--set dotted.key=value …]
+        [--variants without_concepts …] [--preset vicha_small] [--steps N] [--seeds 0 1 2] [--equal steps|time] \\
+        [--set dotted.key=value …]
 
-Trains `all_objectives` (contrast, matching, masked language, hierarchical alignment, masked image, and concepts) and
-`three_objectives` (contrast, matching and masked language, no concepts) from scratch and evaluates both zero-shot on `--test`, by
-cosine and re-ranked by the match head. Every run is a process of its own, `python -m jobs train …` and `evaluate …`, one after
-another, the two variants of a seed side by side. What has its scores is not run again.
+Trains `all_objectives` (contrast, matching, masked language, hierarchical alignment, masked image, and concepts) from scratch, and
+beside it each of `--variants`: `without_hierarchy`, `without_masked_image` and `without_concepts` lack one component,
+`three_objectives` all of them. Each is evaluated zero-shot on `--test`, by cosine and re-ranked by the match head. Every run is a
+process of its own, `python -m jobs train …` and `evaluate …`, one after another, the variants of a seed side by side. What has its
+scores is not run again.
 
-`--equal steps` gives both the same number of steps. `--equal time` gives the smaller one as many steps as fit into the seconds
-that the full one trained for with the same seed, by the speed of a short pilot run; `seconds` then shows how equal they came out.
+`--equal steps` gives all the same number of steps. `--equal time` gives a smaller one as many steps as fit into the seconds that
+the full one trained for with the same seed, by the speed of a short pilot run; `seconds` then shows how equal they came out.
 
 How to read the result: percentages; under each variant, `seeds` holds every run's steps, training seconds (without start-up and
 evaluation) and scores, and `summary` the mean, the sample standard deviation and the range over seeds of each metric.
-`difference` is all_objectives − three_objectives within each seed, summed up likewise: where its range holds zero, the seeds do
-not agree on which is better. Both datasets need a concepts sidecar. `--set` changes the preset of both variants.
+`differences` is all_objectives minus the variant within each seed, summed up likewise: where a range holds zero, the seeds do not
+agree on which is better. Both datasets need a concepts sidecar. `--set` changes the preset of all variants; it may add streams.
 """
 
 from __future__ import annotations
@@ -37,9 +39,15 @@ from shards.errors import ConfigError, OstrakaError
 from shards.reader import open_dataset
 from shards.sidecar import open_sidecar
 
-Variant = Literal["all_objectives", "three_objectives"]
-VARIANTS: tuple[Variant, ...] = ("all_objectives", "three_objectives")
-LEFT_OUT = ("hierarchy", "masked_image", "concepts")  # keys of `family` that the smaller variant sets to null
+Component = Literal["hierarchy", "masked_image", "concepts"]  # keys of `family`; null leaves one out
+FULL = "all_objectives"
+LEFT_OUT: Mapping[str, tuple[Component, ...]] = {
+    FULL: (),
+    "without_hierarchy": ("hierarchy",),
+    "without_masked_image": ("masked_image",),
+    "without_concepts": ("concepts",),
+    "three_objectives": ("hierarchy", "masked_image", "concepts"),
+}
 PILOT_STEPS = 60
 INTERVALS = 20  # logged per run, at least
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,11 +65,12 @@ class Ablation:
     preset: str
     steps: int
     seeds: tuple[int, ...]
+    variants: tuple[str, ...]  # keys of LEFT_OUT, but the full method
     equal: Literal["steps", "time"]
     overrides: tuple[str, ...]
 
     def values(self) -> dict[str, Any]:
-        """The preset with the overrides that both variants share."""
+        """The preset with the overrides that all variants share."""
         data = read_preset(self.preset, verb="train")
         for override in self.overrides:
             apply_override(data, override)
@@ -86,8 +95,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", default="vicha_small", help="preset of `train`, and of `evaluate`")
     parser.add_argument("--steps", type=int, help="steps of the full method; default: the preset's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--equal", choices=("steps", "time"), default="steps", help="what both variants get alike")
-    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="overrides of the preset, for both")
+    smaller = [name for name in LEFT_OUT if name != FULL]
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=smaller,
+        default=smaller,
+        help="what stands beside the full method; default: all",
+    )
+    parser.add_argument("--equal", choices=("steps", "time"), default="steps", help="what all variants get alike")
+    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="overrides of the preset, for all")
     options = parser.parse_args(arguments)
     try:
         ablation = Ablation(
@@ -97,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             preset=options.preset,
             steps=options.steps or _preset_steps(options.preset),
             seeds=tuple(options.seeds),
+            variants=tuple(name for name in smaller if name in options.variants),
             equal=options.equal,
             overrides=tuple(options.set),
         )
@@ -116,14 +134,15 @@ def _preset_steps(preset: str) -> int:
 
 
 def ablate(ablation: Ablation) -> dict[str, Any]:
-    """Run both variants for every seed and sum up."""
-    runs: dict[Variant, dict[int, Run]] = {variant: {} for variant in VARIANTS}
+    """Run all variants for every seed and sum up."""
+    runs: dict[str, dict[int, Run]] = {variant: {} for variant in (FULL, *ablation.variants)}
     for seed in ablation.seeds:
-        full = runs["all_objectives"][seed] = _run(ablation, "all_objectives", seed=seed, steps=ablation.steps)
-        steps = ablation.steps if ablation.equal == "steps" else _steps_within(ablation, full.seconds)
-        runs["three_objectives"][seed] = _run(ablation, "three_objectives", seed=seed, steps=steps)
+        full = runs[FULL][seed] = _run(ablation, FULL, seed=seed, steps=ablation.steps)
+        for variant in ablation.variants:
+            steps = ablation.steps if ablation.equal == "steps" else _steps_within(ablation, variant, full.seconds)
+            runs[variant][seed] = _run(ablation, variant, seed=seed, steps=steps)
     return {
-        "claim": "zero-shot retrieval by all five objectives with concepts, beside contrast, matching and masked language",
+        "claim": "zero-shot retrieval by all five objectives with concepts, beside the same without some of them",
         "preset": ablation.preset,
         "overrides": ablation.overrides,
         "equal": ablation.equal,
@@ -139,16 +158,14 @@ def ablate(ablation: Ablation) -> dict[str, Any]:
             }
             for variant, by_seed in runs.items()
         },
-        "difference": _summary(
-            [
-                _minus(runs["all_objectives"][seed].scores, runs["three_objectives"][seed].scores)
-                for seed in ablation.seeds
-            ]
-        ),
+        "differences": {
+            variant: _summary([_minus(runs[FULL][seed].scores, runs[variant][seed].scores) for seed in ablation.seeds])
+            for variant in ablation.variants
+        },
     }
 
 
-def _run(ablation: Ablation, variant: Variant, *, seed: int, steps: int) -> Run:
+def _run(ablation: Ablation, variant: str, *, seed: int, steps: int) -> Run:
     """Train and evaluate, or find the scores of an earlier call."""
     words = _training_words(ablation, variant, seed=seed, steps=steps)
     folder = ablation.output / f"{variant}-seed{seed}-{_identity(ablation, words)}"
@@ -170,22 +187,23 @@ def _run(ablation: Ablation, variant: Variant, *, seed: int, steps: int) -> Run:
     )
 
 
-def _steps_within(ablation: Ablation, seconds: float) -> int:
-    """How many steps of the smaller variant fit into some seconds, by the median speed of a pilot run."""
+def _steps_within(ablation: Ablation, variant: str, seconds: float) -> int:
+    """How many steps of a smaller variant fit into some seconds, by the median speed of a pilot run."""
     steps = min(PILOT_STEPS, ablation.steps)
-    words = _training_words(ablation, "three_objectives", seed=ablation.seeds[0], steps=steps)
+    words = _training_words(ablation, variant, seed=ablation.seeds[0], steps=steps)
     folder = ablation.output / f"pilot-{_identity(ablation, words)}"
     _train(ablation, words, folder)
     step_s = median(spent / done for done, spent in _intervals(folder))
     return max(1, int(seconds / step_s))
 
 
-def _training_words(ablation: Ablation, variant: Variant, *, seed: int, steps: int) -> tuple[str, ...]:
+def _training_words(ablation: Ablation, variant: str, *, seed: int, steps: int) -> tuple[str, ...]:
     """The overrides that say what a run is, wherever its files lie."""
     values = ablation.values()
-    (stream,) = values["streams"]
-    smaller = (f"streams.{stream}.concepts=null", *(f"family.{key}=null" for key in LEFT_OUT))
-    words = [*ablation.overrides, *(smaller if variant == "three_objectives" else ()), f"seed={seed}", f"steps={steps}"]
+    missing = [f"family.{component}=null" for component in LEFT_OUT[variant]]
+    if "concepts" in LEFT_OUT[variant]:
+        missing += [f"streams.{name}.concepts=null" for name in values["streams"]]
+    words = [*ablation.overrides, *missing, f"seed={seed}", f"steps={steps}"]
     # As in a small demo: a short run still warms up, for the same share of its steps, and logs a curve.
     words.append(f"log_every={max(1, min(values.get('log_every', steps), steps // INTERVALS))}")
     warmup, preset_steps = values.get("schedule", {}).get("warmup_steps"), values.get("steps", steps)
@@ -197,7 +215,7 @@ def _training_words(ablation: Ablation, variant: Variant, *, seed: int, steps: i
 def _identity(ablation: Ablation, words: Sequence[str]) -> str:
     """Name everything that the scores depend on, so that no other comparison's scores are taken for them."""
     values = ablation.values()
-    (stream,) = values["streams"]
+    (stream,) = read_preset(ablation.preset, verb="train")["streams"]
     column = values["streams"][stream].get("concepts")
     if column is None:
         raise ConfigError(f"preset {ablation.preset!r} trains without concepts; set streams.{stream}.concepts=concepts")
@@ -213,7 +231,7 @@ def _identity(ablation: Ablation, words: Sequence[str]) -> str:
 
 
 def _train(ablation: Ablation, words: Sequence[str], folder: Path) -> None:
-    (stream,) = ablation.values()["streams"]
+    (stream,) = read_preset(ablation.preset, verb="train")["streams"]
     _jobs("train", ablation.preset, f"streams.{stream}.dataset={ablation.train}", *words, f"output={folder}")
 
 

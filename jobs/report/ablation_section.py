@@ -1,4 +1,4 @@
-"""What `benchmarks.ablation` measured, as a part of a page: the full method beside a smaller one, over several seeds."""
+"""What `benchmarks.ablation` measured, as a part of a page: the full method beside smaller ones, over several seeds."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ METRICS: Mapping[str, str] = {
     "r_mean": "Mean of all recalls",
 }
 SCORES: Mapping[str, str] = {"cosine": "cosine", "reranked": "re-ranked by the match head"}
+FULL = "all_objectives"
 VARIANTS: Mapping[str, str] = {
-    "all_objectives": "All five objectives, with concepts",
+    FULL: "All five objectives, with concepts",
+    "without_hierarchy": "Without hierarchical alignment",
+    "without_masked_image": "Without masked image modeling",
+    "without_concepts": "Without concepts",
     "three_objectives": "Contrast, matching, masked language",
 }
 
@@ -26,9 +30,10 @@ def read_ablation(path: str) -> Mapping[str, Any]:
     """Read what the benchmark printed. Raises `InputError` for anything else."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
+        smaller = [name for name in VARIANTS if name != FULL and name in content["variants"]]
         measured: Mapping[str, Any] = {
-            "variants": {name: content["variants"][name] for name in VARIANTS},
-            "difference": content["difference"],
+            "variants": {name: content["variants"][name] for name in (FULL, *smaller)},
+            "differences": {name: content["differences"][name] for name in smaller},
             **{key: content[key] for key in ("equal", "train", "test", "preset")},
         }
     except OSError as error:
@@ -39,23 +44,25 @@ def read_ablation(path: str) -> Mapping[str, Any]:
 
 
 def ablation_section(measured: Mapping[str, Any]) -> Markup:
-    """One table: mean and range over seeds of either variant, and of the difference within a seed."""
-    head = ("", *(f"{metric}, {score}" for score in SCORES.values() for metric in METRICS.values()))
+    """One table: mean and range over seeds of each variant, and of what the full method gains on it within a seed."""
+    variants: Mapping[str, Any] = measured["variants"]
+    columns = [(score, metric) for score in SCORES for metric in METRICS]
+    head = ("", *(f"{METRICS[metric]}, {SCORES[score]}" for score, metric in columns))
     rows = [
-        (
-            name,
-            *(
-                _spread(measured["variants"][variant]["summary"][score][metric])
-                for score in SCORES
-                for metric in METRICS
-            ),
-        )
-        for variant, name in VARIANTS.items()
+        (VARIANTS[name], *(_spread(variant["summary"][score][metric]) for score, metric in columns))
+        for name, variant in variants.items()
     ]
-    differences = [measured["difference"][score][metric] for score in SCORES for metric in METRICS]
-    rows.append(("Difference within a seed", *(_spread(difference, sign=True) for difference in differences)))
-    seeds = measured["variants"]["all_objectives"]["seeds"]
-    steps = sorted({run["steps"] for variant in VARIANTS for run in measured["variants"][variant]["seeds"].values()})
+    differences = {
+        name: [measured["differences"][name][score][metric] for score, metric in columns]
+        for name in variants
+        if name != FULL
+    }
+    rows += [
+        (f"All, less: {VARIANTS[name].lower()}", *(_spread(difference, sign=True) for difference in each))
+        for name, each in differences.items()
+    ]
+    seeds = variants[FULL]["seeds"]
+    steps = sorted({run["steps"] for variant in variants.values() for run in variant["seeds"].values()})
     return tag(
         "section",
         tag("h2", "What the further objectives bring"),
@@ -63,9 +70,10 @@ def ablation_section(measured: Mapping[str, Any]) -> Markup:
             "p",
             f"Zero-shot recall in percent, mean [least to most] over {len(seeds)} seeds, equal {measured['equal']} "
             f"({', '.join(f'{count:,}' for count in steps)} steps of {measured['preset']}), on {measured['test']['records']:,} "
-            f"pictures. {_verdict(differences)} Measured by benchmarks.ablation, not in this run.",
+            f"pictures; differences are within a seed. Measured by benchmarks.ablation, not in this run.",
             class_="lead",
         ),
+        tag("ul", *(tag("li", f"{VARIANTS[name]}: {_verdict(each)}") for name, each in differences.items())),
         table(head, rows, label="Ablation", class_="numbers"),
         id="ablation",
     )
@@ -78,7 +86,7 @@ def _spread(summary: Mapping[str, float], *, sign: bool = False) -> str:
 
 def _verdict(differences: list[Mapping[str, float]]) -> str:
     if all(difference["min"] > 0 for difference in differences):
-        return "Every seed is better with all of them."
+        return "every seed is worse than with all, by every score."
     if all(difference["max"] < 0 for difference in differences):
-        return "Every seed is worse with all of them: in so short a training they do not pay."
-    return "The seeds disagree on which is better: in so short a training the further objectives show no clear gain."
+        return "every seed is better than with all, by every score: in so short a training it does not pay."
+    return "the seeds or scores disagree on which is better: in so short a training no clear gain."
