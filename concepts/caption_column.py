@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from concepts.annotate import PictureEmbedder, stored_vectors
+from concepts.embed import ClipEmbedder, EmbedderConfig
 from concepts.nouns import ShardUnit
+from concepts.picture_column import PictureEmbedder, stored_vectors
 from shards.config import digest
 from shards.errors import DamagedRecordError
 from shards.reader import Dataset, open_dataset
@@ -44,7 +45,24 @@ class CaptionBlock:
 
 
 class PairEmbedder(PictureEmbedder):
-    """Sees to it that a shard has the embeddings of its pictures and of their captions."""
+    """Sees to it that a shard has the embeddings of its pictures and, where they are wanted, of their captions."""
+
+    def __init__(
+        self,
+        config: EmbedderConfig,
+        card: Mapping[str, Any],
+        *,
+        embedder: ClipEmbedder | None = None,
+        with_captions: bool = True,
+    ) -> None:
+        """Args:
+        config: how to load the model.
+        card: the card that the loaded model must have.
+        embedder: the loaded model, where this process has it already.
+        with_captions: False for pictures alone.
+        """
+        super().__init__(config, card, embedder=embedder)
+        self._with_captions = with_captions
 
     def begin(self) -> Callable[[ShardUnit], int]:
         """The factory that an executor calls once per worker."""
@@ -54,7 +72,7 @@ class PairEmbedder(PictureEmbedder):
         """Returns how many pictures went through the model."""
         dataset = open_dataset(unit.dataset)
         _, embedded = self.vectors(dataset, unit.shard)
-        if dataset.manifest[unit.shard].name not in sidecar_shards(
+        if self._with_captions and dataset.manifest[unit.shard].name not in sidecar_shards(
             dataset.storage, CAPTION_EMBEDDING, caption_digest8(self._card)
         ):
             self._embed_captions(dataset, unit.shard)

@@ -16,7 +16,7 @@ from shards.records import Caption, Entailment, Grounding, Question, Record, Sta
 from shards.sidecar import open_sidecar, sidecar_folder, sidecar_shards, write_sidecar
 
 NOUNS = "nouns"
-SCHEMA = 2  # 1 had no tallies
+SCHEMA = 3  # 1 had no tallies, 2 phrases of any length
 TALLIED = ("texts", "empty", "cut", "foreign")
 
 

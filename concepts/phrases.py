@@ -27,6 +27,7 @@ RULES_NAME = f"{RULES}-{VERSION}"
 INSTALLED = "en_core_web_sm"
 # Heads of noun runs need part-of-speech tags only. Measured on captions, dependency heads are no better and cost 2.5 times as much.
 _LETTERS = 16  # per word, more than any English text has on average
+LONGEST_PHRASE = 80  # letters; what is longer is no phrase but a run of letters, and would become a concept
 _LOOKED_AT = 2000  # characters from which a script is told
 _LAST_LATIN = "\u024f"
 NEEDLESS = ["parser", "ner", "lemmatizer", "trainable_lemmatizer", "senter", "entity_linker", "textcat"]
@@ -116,7 +117,8 @@ class PhraseExtractor:
         return self.phrases(texts, kinds=("noun",))
 
     def phrases(self, texts: Sequence[str], *, kinds: Sequence[PhraseKind] | None = None) -> list[list[str]]:
-        """List the phrases of each text, lower-cased, repeats kept; of a text of other scripts, none.
+        """List the phrases of each text, lower-cased, repeats kept; of a text of other scripts, none. None is longer than
+        `LONGEST_PHRASE`.
 
         Args:
             texts: captions, questions or expressions.
@@ -129,9 +131,11 @@ class PhraseExtractor:
         if self.name == RULES_NAME:
             make_doc = self._nlp.make_doc
             rows = ([token.text for token in make_doc(text)] for text in bounded)
-            return [find_phrases([word.lower() for word in row], guess_classes(row), wanted) for row in rows]
-        docs = self._nlp.pipe(bounded, batch_size=self.config.batch_size)
-        return [find_phrases([token.lower_ for token in doc], _classes_by_tags(doc), wanted) for doc in docs]
+            found = (find_phrases([word.lower() for word in row], guess_classes(row), wanted) for row in rows)
+        else:
+            docs = self._nlp.pipe(bounded, batch_size=self.config.batch_size)
+            found = (find_phrases([token.lower_ for token in doc], _classes_by_tags(doc), wanted) for doc in docs)
+        return [[phrase for phrase in phrases if len(phrase) <= LONGEST_PHRASE] for phrases in found]
 
     def tagged(self, texts: Sequence[str]) -> list[Tagged]:
         """Say the words of each text and their classes; of a text of other scripts or beyond `max_words`, none.

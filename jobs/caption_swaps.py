@@ -11,7 +11,7 @@ from concepts.phrases import PhraseConfig, PhraseExtractor
 from concepts.swap_column import SWAPS, SwapMaker, SwapPlan, UsageCounter, write_usage
 from concepts.swaps import Use
 from jobs.executors import ExecutorConfig, executor_for
-from jobs.pair_embeddings import lacking, pictures_in
+from jobs.pair_embeddings import lacking, pictures_in, require_captions
 from jobs.progress import progress
 from shards.reader import Dataset
 from shards.sidecar import open_sidecar
@@ -31,6 +31,7 @@ def swap_captions(
 ) -> SwapSummary:
     """Make the column `swaps` of a dataset; what an earlier run has finished is found and kept."""
     dataset.storage.ensure_writable()
+    require_captions(dataset)
     tagger = PhraseExtractor(phrases).name
     plan = SwapPlan(dataset=dataset.digest, tagger=tagger, max_words=phrases.max_words, min_seen=min_seen, seed=seed)
     units = lacking(dataset, SWAPS, plan.digest8)

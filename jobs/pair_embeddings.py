@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from concepts.annotate import EMBEDDING, embedding_digest8
-from concepts.embed import ClipEmbedder, EmbedderConfig
 from concepts.caption_column import CAPTION_EMBEDDING, PairEmbedder, caption_digest8
+from concepts.embed import ClipEmbedder, EmbedderConfig
 from concepts.nouns import ShardUnit
 from jobs.executors import ExecutorConfig, executor_for
 from jobs.progress import progress
 from jobs.verbs.concepts import with_absolute_weights
+from shards.errors import DatasetError
 from shards.reader import Dataset
 from shards.sidecar import sidecar_shards
 
@@ -23,17 +24,18 @@ class PairStage:
     settings: EmbedderConfig
     embedder: ClipEmbedder
 
-    def complete(self, config: ExecutorConfig, dataset: Dataset) -> int:
-        """Embed every shard that lacks its pictures or captions. Returns how many pictures went through the model."""
+    def complete(self, config: ExecutorConfig, dataset: Dataset, *, with_captions: bool = True) -> int:
+        """Embed every shard that lacks its pictures or, where they are wanted, its captions.
+
+        Returns:
+            How many pictures went through the model.
+        """
         card = self.embedder.card
-        units = sorted(
-            {
-                *lacking(dataset, EMBEDDING, embedding_digest8(card)),
-                *lacking(dataset, CAPTION_EMBEDDING, caption_digest8(card)),
-            },
-            key=lambda unit: unit.shard,
-        )
-        work = PairEmbedder(self.settings, card, embedder=self.embedder)
+        missing = {*lacking(dataset, EMBEDDING, embedding_digest8(card))}
+        if with_captions:
+            missing |= {*lacking(dataset, CAPTION_EMBEDDING, caption_digest8(card))}
+        units = sorted(missing, key=lambda unit: unit.shard)
+        work = PairEmbedder(self.settings, card, embedder=self.embedder, with_captions=with_captions)
         resources = {"GPU": 1.0} if self.settings.device == "cuda" else None
         embedded, done = 0, len(dataset) - pictures_in(dataset, units)
         with progress("embeddings", total=len(dataset), unit="images", done=done) as bar:
@@ -48,6 +50,19 @@ def pair_stage(config: ExecutorConfig, embedder: EmbedderConfig) -> PairStage:
     settings = with_absolute_weights(embedder)
     here = settings.model_copy(update={"device": "auto"} if config.executor == "ray" else {})
     return PairStage(settings=settings, embedder=ClipEmbedder(here))
+
+
+def require_captions(dataset: Dataset) -> None:
+    """Refuse a dataset before hours of work on it, where none of its records holds a caption.
+
+    Raises:
+        DatasetError: it holds none.
+    """
+    types = dataset.card.annotation_types
+    if types and "caption" not in types:
+        raise DatasetError(
+            f"{dataset.path} holds annotations of the type {', '.join(sorted(types))} and no caption; give a dataset of captions"
+        )
 
 
 def as_they_are(embedder: EmbedderConfig) -> EmbedderConfig:

@@ -15,7 +15,7 @@ from concepts.embed import EmbedderConfig
 from concepts.filters import best_of_all, best_of_each, near_duplicates, with_last_captions
 from concepts.similarity import SIMILARITY, SimilarityScorer, similarity_digest8, stored_similarities, write_selection
 from jobs.executors import ExecutorConfig, cluster_for, executor_for
-from jobs.pair_embeddings import as_they_are, lacking, pair_stage, pictures_in
+from jobs.pair_embeddings import as_they_are, lacking, pair_stage, pictures_in, require_captions
 from jobs.progress import progress
 from shards.config import digest
 from shards.errors import DatasetError
@@ -27,6 +27,8 @@ SELECTION = "selection"
 SCHEMA = 2  # 1 told neither the cut nor of what a picture is a duplicate
 
 Kept = npt.NDArray[np.bool_]
+Similarities = npt.NDArray[np.float32]
+Owners = npt.NDArray[np.int64]  # the number of each annotation's picture
 
 
 class Config(ExecutorConfig):
@@ -99,64 +101,92 @@ def run(config: Config, *, dry_run: bool) -> int:
         return 0
     with cluster_for(config):
         done = choose(config, dataset)
+    said = "captions" if config.by == "similarity" else "annotations"
     lowest = "" if done.lowest is None else f", similarity from {done.lowest:.4f}"
     groups = "" if done.groups is None else f", {done.groups:,} groups of near duplicates"
     unreadable = f", {done.unreadable:,} pictures could not be read" if done.unreadable else ""
     print(
-        f"{done.column}: {done.kept:,} of {done.captions:,} captions and {done.pictures_kept:,} of {done.pictures:,} pictures "
+        f"{done.column}: {done.kept:,} of {done.captions:,} {said} and {done.pictures_kept:,} of {done.pictures:,} pictures "
         f"kept{lowest}{groups}{unreadable}; {done.seconds:.0f} s; train with streams.<name>.select={done.column}"
     )
     return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """What a rule chose of a dataset's M annotations and N pictures."""
+
+    kept: Kept  # (M,)
+    unreadable: int
+    similarities: Similarities | None = None  # (M,)
+    duplicate_of: list[str | None] | None = None  # of N
 
 
 def choose(config: Config, dataset: Dataset) -> Summary:
     """Do all of it; what an earlier run has finished is found and kept."""
     started = time.monotonic()
     dataset.storage.ensure_writable()
+    if config.by == "similarity":
+        require_captions(dataset)
     stage = pair_stage(config, config.embedder)
     embedder = stage.embedder.card
-    stage.complete(config, dataset)
-    similarities = _similarities(config, dataset, embedder)
-    groups = _owners(dataset)
-    duplicate_of: list[str | None] | None = None
-    if config.by == "similarity":
-        kept = kept_by_similarity(config, similarities, groups)
-    else:
-        is_first, duplicate_of = _duplicates(config, dataset, embedding_digest8(embedder))
-        kept = is_first[groups]
-    if not kept.any():
+    stage.complete(config, dataset, with_captions=config.by == "similarity")
+    owners = _owners(dataset)
+    rule = {"similarity": _by_similarity, "duplicates": _by_duplicates}[config.by]
+    choice = rule(config, dataset, embedder, owners)
+    if not choice.kept.any():
         raise DatasetError(f"{dataset.path}: nothing would be kept; raise keep, or set last_caption=keep")
     card = {"schema": SCHEMA, "embedder": embedder, "dataset": dataset.digest, "rule": config.rule}
     digest8 = digest({"column": config.column, **card})[:8]
-    groups_found = None if duplicate_of is None else len(set(duplicate_of) - {None})
-    outcome = {
-        "captions": len(kept),
-        "kept": int(kept.sum()),
-        "cut": _cut(config, similarities),
-        "groups": groups_found,
-    }
+    groups = None if choice.duplicate_of is None else len(set(choice.duplicate_of) - {None})
+    kept = int(choice.kept.sum())
+    outcome = {"captions": len(owners), "kept": kept, "cut": _cut(config, choice.similarities), "groups": groups}
     write_selection(
         dataset,
-        kept,
+        choice.kept,
         column=config.column,
         digest8=digest8,
         card={**card, "outcome": outcome},
-        duplicate_of=duplicate_of,
+        duplicate_of=choice.duplicate_of,
     )
     return Summary(
         column=f"{config.column}-{digest8}",
-        captions=len(kept),
-        kept=int(kept.sum()),
+        captions=len(owners),
+        kept=kept,
         pictures=len(dataset),
-        pictures_kept=len(np.unique(groups[kept])),
-        unreadable=len(np.unique(groups[np.isnan(similarities)])),
-        lowest=float(np.nanmin(similarities[kept])) if config.by == "similarity" else None,
-        groups=groups_found,
+        pictures_kept=len(np.unique(owners[choice.kept])),
+        unreadable=choice.unreadable,
+        lowest=None if choice.similarities is None else float(np.nanmin(choice.similarities[choice.kept])),
+        groups=groups,
         seconds=round(time.monotonic() - started, 2),
     )
 
 
-def kept_by_similarity(config: Config, similarities: npt.NDArray[np.float32], groups: npt.NDArray[np.int64]) -> Kept:
+def _by_similarity(config: Config, dataset: Dataset, embedder: dict[str, Any], owners: Owners) -> _Choice:
+    similarities = _similarities(config, dataset, embedder)
+    return _Choice(
+        kept=kept_by_similarity(config, similarities, owners),
+        similarities=similarities,
+        unreadable=len(np.unique(owners[np.isnan(similarities)])),
+    )
+
+
+def _by_duplicates(config: Config, dataset: Dataset, embedder: dict[str, Any], owners: Owners) -> _Choice:
+    """Keep the first of pictures that are nearly the same, whatever is said about them."""
+    digest8 = embedding_digest8(embedder)
+    parts = [stored_vectors(dataset, shard, digest8) for shard in range(len(dataset.manifest))]
+    vectors = np.concatenate([part for part in parts if part is not None])
+    first = near_duplicates(vectors, likeness=config.likeness)
+    readable = np.isfinite(vectors).all(axis=1)
+    keys = [key for shard in range(len(dataset.manifest)) for key in dataset.index(shard).keys]
+    return _Choice(
+        kept=((first == np.arange(len(first))) & readable)[owners],
+        unreadable=int((~readable).sum()),
+        duplicate_of=[None if place == own else keys[place] for own, place in enumerate(first.tolist())],
+    )
+
+
+def kept_by_similarity(config: Config, similarities: Similarities, groups: Owners) -> Kept:
     """Say of each caption whether it is kept: (M,) similarities and pictures → (M,)."""
     if config.per == "image":
         places = best_of_each(similarities, groups, config.keep, keep_one=config.last_caption == "keep")
@@ -167,7 +197,7 @@ def kept_by_similarity(config: Config, similarities: npt.NDArray[np.float32], gr
     return with_last_captions(kept, similarities, groups) if config.last_caption == "keep" else kept
 
 
-def _similarities(config: Config, dataset: Dataset, embedder: dict[str, Any]) -> npt.NDArray[np.float32]:
+def _similarities(config: Config, dataset: Dataset, embedder: dict[str, Any]) -> Similarities:
     """The (M,) cosines of all captions of the dataset, in its order; made where they are missing."""
     digest8 = similarity_digest8(embedder)
     units = lacking(dataset, SIMILARITY, digest8)
@@ -178,29 +208,15 @@ def _similarities(config: Config, dataset: Dataset, embedder: dict[str, Any]) ->
     return np.concatenate([stored_similarities(dataset, shard, digest8) for shard in range(len(dataset.manifest))])
 
 
-def _owners(dataset: Dataset) -> npt.NDArray[np.int64]:
+def _owners(dataset: Dataset) -> Owners:
     """The number of each annotation's picture in the dataset: (M,)."""
     counts = np.concatenate([dataset.index(shard).annotations for shard in range(len(dataset.manifest))])
     return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
 
 
-def _cut(config: Config, similarities: npt.NDArray[np.float32]) -> float | None:
+def _cut(config: Config, similarities: Similarities | None) -> float | None:
     """The similarity from which captions are in the share that is kept of the dataset; None where no one number says it."""
-    if config.by != "similarity" or config.per != "dataset":
+    if similarities is None or config.per != "dataset":
         return None
     places = best_of_all(similarities, config.keep)
     return float(similarities[places[-1]]) if len(places) else None
-
-
-def _duplicates(config: Config, dataset: Dataset, digest8: str) -> tuple[Kept, list[str | None]]:
-    """Find the pictures that are nearly the same.
-
-    Returns:
-        (N,) whether a picture is the first of its kind; and for each that is not, the key of the one that is.
-    """
-    parts = [stored_vectors(dataset, shard, digest8) for shard in range(len(dataset.manifest))]
-    vectors = np.concatenate([part for part in parts if part is not None])
-    first = near_duplicates(vectors, likeness=config.likeness)
-    kept: Kept = (first == np.arange(len(first))) & np.isfinite(vectors).all(axis=1)
-    keys = [key for shard in range(len(dataset.manifest)) for key in dataset.index(shard).keys]
-    return kept, [None if place == own else keys[place] for own, place in enumerate(first.tolist())]

@@ -20,7 +20,7 @@ from concepts.swaps import KINDS
 from jobs.caption_swaps import swap_captions
 from jobs.executors import ExecutorConfig, cluster_for, executor_for
 from jobs.negative_pools import make_pools
-from jobs.pair_embeddings import as_they_are, lacking, pair_stage, pictures_in
+from jobs.pair_embeddings import as_they_are, lacking, pair_stage, pictures_in, require_captions
 from jobs.progress import progress
 from shards.reader import Dataset, open_dataset
 
@@ -143,6 +143,7 @@ def mine(config: Config, dataset: Dataset) -> Summary:
     """Do all of it; what an earlier run has finished is found and kept."""
     started = time.monotonic()
     dataset.storage.ensure_writable()
+    require_captions(dataset)
     stage = pair_stage(config, config.embedder)
     plan = NegativePlan(
         embedder=stage.embedder.card,

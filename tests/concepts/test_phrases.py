@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.phrases import precision_and_recall, read_labelled
-from concepts.phrases import INSTALLED, RULES, RULES_NAME, PhraseConfig, PhraseExtractor, tally_texts
+from concepts.phrases import INSTALLED, LONGEST_PHRASE, RULES, RULES_NAME, PhraseConfig, PhraseExtractor, tally_texts
 from shards.errors import ConfigError
 
 
@@ -87,9 +87,15 @@ def test_texts_out_of_the_ordinary_are_bounded_and_counted() -> None:
     assert found[0] == ["dog"]
     assert found[1:4] == [[], [], []]
     assert found[5] == ["dog", "cat"] * 8  # of five words each time
-    assert sum(map(len, found[6])) <= 40 * 16
+    assert found[6] == []
     tally = tally_texts(texts, max_words=40)
     assert (tally.texts, tally.empty, tally.cut, tally.foreign) == (7, 2, 2, 1)
+
+
+def test_a_run_of_letters_is_no_phrase() -> None:
+    extractor = PhraseExtractor(PhraseConfig(tagger="rules", kinds=("noun", "attribute")))
+    runs = "a" * LONGEST_PHRASE, "a" * (LONGEST_PHRASE + 1)
+    assert extractor.phrases([f"a red {run} and a dog" for run in runs]) == [[runs[0], "dog"], ["dog"]]
 
 
 def test_kinds_of_phrases_are_an_option_of_every_tagger() -> None:

@@ -13,6 +13,7 @@ from shards.reader import Dataset, open_dataset
 from shards.sidecar import open_sidecar
 from shards.view import ViewRule, open_view
 from tests.concepts.worlds import captioned_dataset, tiny_clip
+from tests.jobs.report.modalities import kinds, write_kind
 
 __all__ = ["captioned_dataset", "tiny_clip"]
 
@@ -119,3 +120,29 @@ def test_a_dry_run_writes_nothing(
     assert main([*words(dataset, tiny_clip(), "keep=0.5"), "--dry-run"]) == 0
     assert "keep=0.5, per=dataset" in capsys.readouterr().out
     assert not (Path(dataset.path) / "sidecars").exists()
+
+
+def test_near_duplicates_are_found_whatever_is_said_about_the_pictures_and_name_the_one_that_is_kept(
+    tiny_clip: MakeClip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = write_kind(tmp_path / "asked", kinds()["questions"], records=4)  # four times the same picture
+    assert main(words(dataset, tiny_clip(), "by=duplicates", "column=once")) == 0
+    assert "1 groups of near duplicates" in capsys.readouterr().out
+    sidecar = open_sidecar(dataset, "once")
+    keys = dataset.index(0).keys
+    assert sidecar.table(0)["duplicate_of"].to_pylist() == [None, *[keys[0]] * 3]
+    assert [all(row) for row in sidecar.table(0)["keep"].to_pylist()] == [True, False, False, False]
+    assert sidecar.card["outcome"]["groups"] == 1
+    assert not list((tmp_path / "asked" / "sidecars").glob("caption_embedding-*"))
+    assert main(words(dataset, tiny_clip())) == 1
+    assert "holds annotations of the type question and no caption" in capsys.readouterr().err
+
+
+def test_the_column_tells_the_cut(captioned_dataset: MakeDataset, tiny_clip: MakeClip) -> None:
+    dataset = captioned_dataset()
+    assert main(words(dataset, tiny_clip(), "keep=0.5", "last_caption=drop")) == 0
+    cosines, kept = column(dataset, "similarity", "similarity"), column(dataset, "selection", "keep")
+    pairs = [(cosine, keep) for key in kept for cosine, keep in zip(cosines[key], kept[key], strict=True)]
+    outcome = open_sidecar(dataset, "selection").card["outcome"]
+    assert outcome["cut"] == pytest.approx(min(cosine for cosine, keep in pairs if keep))
+    assert outcome["kept"] == sum(keep for _, keep in pairs)
