@@ -33,8 +33,8 @@ MOMENTS: tuple[Moment, ...] = ("before", "during", "after")
 
 
 @contextmanager
-def cluster_acts() -> Iterator[dict[str, Act]]:
-    """Start a cluster of several nodes on this machine, and give the trials that run on it."""
+def local_cluster() -> Iterator[tuple[Any, list[Any]]]:
+    """Start a cluster of several nodes on this machine, and attach to it; gives the cluster and its worker nodes."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # loopback only
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -46,16 +46,28 @@ def cluster_acts() -> Iterator[dict[str, Act]]:
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        nodes = [_add_node(cluster) for _ in range(NODES)]
+        nodes = [add_node(cluster) for _ in range(NODES)]
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield cluster, nodes
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def add_node(cluster: Any) -> Any:
+    """Add a node with one worker."""
+    return cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+
+
+@contextmanager
+def cluster_acts() -> Iterator[dict[str, Act]]:
+    """Start a cluster, and give the trials that run on it."""
+    with local_cluster() as (cluster, nodes):
         yield {
             "worker": kill_workers,
             "driver": partial(kill_the_driver, cluster.address),
             "node": partial(kill_a_node, cluster, nodes),
         }
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
 
 
 def kill_workers(world: World, output: Path, rng: random.Random) -> tuple[int, str | None]:
@@ -88,7 +100,7 @@ def kill_a_node(
         for _ in run:
             pass
     killer.join()
-    nodes.append(_add_node(cluster))
+    nodes.append(add_node(cluster))
     return 1, problem_with(output, world) or finish(world.words, output, world.first)
 
 
@@ -110,10 +122,6 @@ def kill_the_driver(address: str, world: World, output: Path, rng: random.Random
 
 def _config(world: World, output: Path) -> ConvertConfig:
     return load_config(Config, None, [*world.words[1:], f"output={output}"], verb="shards").conversion()
-
-
-def _add_node(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
 
 
 def _mortal(config: ConvertConfig, deaths: dict[int, int], marks: str, moment: Moment) -> Callable[[Unit], UnitReport]:

@@ -276,7 +276,10 @@ class _TaskBackend(Generic[UnitT, ResultT]):
 
 
 class _ActorBackend(Generic[UnitT, ResultT]):
-    """A fixed number of actors, each with its own product of the factory; one that dies is replaced."""
+    """A fixed number of actors, each with its own product of the factory; one that dies is replaced.
+
+    Where a node was lost there may be no room for another: what waits for an actor that does not come up goes to one that is idle.
+    """
 
     def __init__(self, factory: Callable[[], Callable[[UnitT], ResultT]], needs: Mapping[str, float], workers: int):
         import ray
@@ -285,20 +288,30 @@ class _ActorBackend(Generic[UnitT, ResultT]):
         self._factory = ray.put(factory)
         self._workers = workers
         self._idle: list[Any] = []
-        self._busy: dict[Any, tuple[int, Any]] = {}
+        self._busy: dict[Any, tuple[int, Any, UnitT]] = {}
+        self._starting: dict[Any, Any] = {}  # what tells that an actor is up, by the work that it was made for
 
     def capacity(self) -> int:
         return self._workers
 
     def start(self, ticket: int, unit: UnitT) -> None:
-        actor = self._idle.pop() if self._idle else self._make(self._factory)
-        self._busy[actor.work.remote(unit)] = (ticket, actor)
+        if self._idle:
+            actor, is_up = self._idle.pop(), None
+        else:
+            actor = self._make(self._factory)
+            is_up = actor.__ray_ready__.remote()
+        work = actor.work.remote(unit)
+        self._busy[work] = (ticket, actor, unit)
+        if is_up is not None:
+            self._starting[work] = is_up
 
     def wait(self) -> Finished[ResultT]:
         import ray
 
+        self._hand_over()
         ready, _ = ray.wait(list(self._busy), num_returns=1)
-        ticket, actor = self._busy.pop(ready[0])
+        ticket, actor, _unit = self._busy.pop(ready[0])
+        self._starting.pop(ready[0], None)
         finished: Finished[ResultT] = _finished(ticket, ready[0])
         if finished.error is None:
             self._idle.append(actor)
@@ -306,10 +319,24 @@ class _ActorBackend(Generic[UnitT, ResultT]):
             ray.kill(actor)
         return finished
 
+    def _hand_over(self) -> None:
+        """Give units whose actors are not up to idle ones, which nothing else waits for when this is called."""
+        import ray
+
+        for work, is_up in list(self._starting.items()):
+            if ray.wait([is_up], timeout=0)[0]:
+                del self._starting[work]
+            elif self._idle:
+                ticket, actor, unit = self._busy.pop(work)
+                del self._starting[work]
+                ray.kill(actor)
+                self.start(ticket, unit)
+
     def cancel(self) -> None:
         import ray
 
-        for actor in [*self._idle, *(actor for _, actor in self._busy.values())]:
+        for actor in [*self._idle, *(actor for _, actor, _ in self._busy.values())]:
             ray.kill(actor)
         self._idle.clear()
         self._busy.clear()
+        self._starting.clear()
