@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 UnitBox = tuple[float, float, float, float]  # x0, y0, x1, y1 as fractions of the picture, in [0, 1]
 
@@ -87,5 +87,6 @@ class Compare(Example):
 
 
 def stack_images(examples: list[Example] | tuple[Example, ...], position: int = 0) -> Tensor:
-    """Stack one picture of each example: (B, 3, H, W) uint8."""
-    return torch.stack([example.images[position] for example in examples])
+    """Stack one picture of each example: (B, 3, H, W) uint8; in a loader worker straight into memory that its parent sees."""
+    stacked: Tensor = default_collate([example.images[position] for example in examples])
+    return stacked

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.examples import Paired, stack_images
+
+
+def pairs() -> list[Paired]:
+    pictures = torch.arange(2 * 2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 2, 3, 4, 4)
+    return [Paired(key=str(number), text="", images=tuple(each)) for number, each in enumerate(pictures)]
+
+
+def test_pictures_are_stacked_by_their_position() -> None:
+    stacked = stack_images(pairs(), 1)
+    assert (stacked.shape, stacked.dtype) == ((2, 3, 4, 4), torch.uint8)
+    assert torch.equal(stacked[1], pairs()[1].images[1])
+
+
+def test_a_loader_worker_stacks_into_memory_that_its_parent_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not stack_images(pairs()).is_shared()
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", object)
+    shared = stack_images(pairs())
+    assert shared.is_shared()
+    assert torch.equal(shared[0], pairs()[0].images[0])
