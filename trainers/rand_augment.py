@@ -130,8 +130,14 @@ def _column(arguments: Sequence[float], pictures: Tensor) -> Tensor:
 
 def _by_table(pictures: Tensor, tables: Tensor) -> Tensor:
     """Look every value up. tables: (N, 3, 256) uint8."""
-    if pictures.device.type != "cpu":
-        return tables.gather(2, pictures.flatten(2).long()).view_as(pictures)
+    return (_by_table_of_bytes if pictures.device.type == "cpu" else _by_table_at_once)(pictures, tables)
+
+
+def _by_table_at_once(pictures: Tensor, tables: Tensor) -> Tensor:
+    return tables.gather(2, pictures.flatten(2).long()).view_as(pictures)
+
+
+def _by_table_of_bytes(pictures: Tensor, tables: Tensor) -> Tensor:
     # Bytes translate themselves without being widened to indices: a fifth of the time of a gather on a processor.
     done = torch.empty(pictures.shape, dtype=torch.uint8)
     planes = zip(*(each.flatten(0, 1).numpy() for each in (pictures, tables, done)), strict=True)
@@ -166,12 +172,18 @@ def _equalize(pictures: Tensor) -> Tensor:
 
 def _histograms(pictures: Tensor) -> Tensor:
     """(N, 3, H, W) uint8 → (N, 3, 256) int64, how often each value occurs in each channel."""
-    if pictures.device.type == "cpu":
-        planes = pictures.flatten(2).flatten(0, 1)
-        return torch.stack([plane.bincount(minlength=256) for plane in planes]).view(*pictures.shape[:2], 256)
+    return (_histograms_by_plane if pictures.device.type == "cpu" else _histograms_at_once)(pictures)
+
+
+def _histograms_at_once(pictures: Tensor) -> Tensor:
     flat = pictures.flatten(2).long()
     histograms = torch.zeros(*flat.shape[:2], 256, dtype=torch.long, device=pictures.device)
     return histograms.scatter_add_(2, flat, torch.ones_like(flat))
+
+
+def _histograms_by_plane(pictures: Tensor) -> Tensor:
+    planes = pictures.flatten(2).flatten(0, 1)
+    return torch.stack([plane.bincount(minlength=256) for plane in planes]).view(*pictures.shape[:2], 256)
 
 
 def _sharpen(pictures: Tensor, factors: Tensor, *, faithful: bool) -> Tensor:

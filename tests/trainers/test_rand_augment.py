@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from trainers import rand_augment
 from trainers.rand_augment import FILL, NAMES, Name, Operation, RandAugmentConfig, augment, draw_operations, strength
 
 
@@ -107,3 +108,38 @@ def test_tables_agree_with_pillows(name: Name) -> None:
     by_pillow = ImageOps.autocontrast(stored) if name == "AutoContrast" else ImageOps.equalize(stored)
     ours = augment(torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous(), [(Operation(name=name),)])[0]
     assert np.abs(ours.permute(1, 2, 0).numpy().astype(int) - np.asarray(by_pillow)).max() <= 1
+
+
+def test_what_a_device_would_compute_at_once_is_what_a_processor_computes_by_and_by() -> None:
+    batch = pictures(3)
+    tables = torch.randint(0, 256, (3, 3, 256), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    assert torch.equal(rand_augment._by_table_at_once(batch, tables), rand_augment._by_table_of_bytes(batch, tables))
+    assert torch.equal(rand_augment._histograms_at_once(batch), rand_augment._histograms_by_plane(batch))
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+        ),
+    ],
+)
+@pytest.mark.parametrize("faithful", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_on_a_device_is_augmented_as_single_pictures_are_by_a_worker(
+    name: Name, faithful: bool, device: str
+) -> None:
+    batch = pictures(4)
+    batch[1] //= 3  # a dark one
+    drawn = [
+        (Operation(name=name, argument=sign * strength(name, level)),)
+        for sign, level in ((1, 7), (1, 2.5), (-1, 7), (1, 10))
+    ]
+    there = augment(batch.to(device), drawn, faithful=faithful).cpu().int()
+    here = torch.cat([augment(each[None], [one], faithful=faithful) for each, one in zip(batch, drawn, strict=True)])
+    difference = (there - here.int()).abs()
+    # A pixel that is interpolated may be rounded otherwise; where values wrap around, 0 and 255 are neighbours.
+    assert torch.minimum(difference, 256 - difference).max() <= 1
