@@ -214,7 +214,7 @@ def test_a_statement_is_as_often_true_as_false_and_its_pictures_bear_it_out(
 
 
 def fits(group: Group, text: str) -> bool:
-    words = [word for word in text.split() if word not in ("the", "one", "thing")]
+    words = [word for word in text.split() if word not in ("the", "in")]
     known = {*NOUNS[group.kind], group.colour, *SIZE_WORDS[group.size]}
     return all(word in known for word in words)
 

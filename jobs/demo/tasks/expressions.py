@@ -67,7 +67,7 @@ def write_expressions(config: DemoRawConfig) -> None:
             images.append(_image(image_id))
             annotations += [_instance(id, image_id, thing) for id, thing in zip(ids, things, strict=True)]
             proposals[str(image_id)] = propose(things, rng)
-            for referred in refer(scene, things, rng):
+            for referred in refer(things, rng):
                 reference = _reference(referred, category=things[referred.thing].group.kind, sentences=sentences)
                 where = {"ref_id": len(refs), "ann_id": ids[referred.thing], "image_id": image_id}
                 name = f"COCO_train2014_{image_id:012d}_{where['ann_id']}.jpg"  # REFER drew all its pictures from there
@@ -92,13 +92,13 @@ def find_things(scene: Scene) -> tuple[Thing, ...]:
     return tuple(Thing(group=groups[placed.kind], box=_box(placed)) for placed in place_things(scene))
 
 
-def refer(scene: Scene, things: Sequence[Thing], rng: np.random.Generator) -> Iterator[Referred]:
+def refer(things: Sequence[Thing], rng: np.random.Generator) -> Iterator[Referred]:
     """Refer to every thing that stands alone in its group, in words that fit no other thing of the picture."""
     if len(things) < 2:
         return
     for spot, thing in enumerate(things):
         if thing.group.count == 1:
-            words = _words(scene, thing.group, rng)
+            words = _words(thing.group, rng)
             chosen = sorted(shuffled(rng, len(words))[:EXPRESSIONS])
             yield Referred(thing=spot, expressions=tuple(words[place] for place in chosen))
 
@@ -113,15 +113,17 @@ def propose(things: Sequence[Thing], rng: np.random.Generator) -> list[Box]:
     return [boxes[spot] for spot in shuffled(rng, len(boxes))]
 
 
-def _words(scene: Scene, group: Group, rng: np.random.Generator) -> list[str]:
-    """Expressions for a group of one, no two alike: by kind, by colour and kind, with its size, and by colour alone."""
-    noun = pick(rng, NOUNS[group.kind])
-    size = pick(rng, SIZE_WORDS[group.size]) if SIZE_WORDS[group.size] else None
-    words = [noun, f"{group.colour} {noun}", f"the {group.colour} {noun}"]
-    words += [f"{size} {group.colour} {noun}", f"the {size} {noun}"] if size else []
-    if sum(other.colour == group.colour for other in scene.groups) == 1:
-        words += [f"{group.colour} one", f"the {group.colour} thing"]
-    return words
+def _words(group: Group, rng: np.random.Generator) -> list[str]:
+    """Expressions for a group of one, no two alike. All tell colour and kind: a star alone is in every fifth picture, and what
+    is learned here is learned from whole pictures that an expression does not fit.
+    """
+    size = SIZE_WORDS[group.size]
+    forms = ["{colour} {noun}", "the {colour} {noun}", "{noun} in {colour}"]
+    forms += ["{size} {colour} {noun}", "the {size} {colour} {noun}"] if size else []
+    return [
+        form.format(colour=group.colour, noun=pick(rng, NOUNS[group.kind]), size=pick(rng, size) if size else "")
+        for form in forms
+    ]
 
 
 def _box(placed: Placed) -> Box:
