@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pydantic import AliasChoices, Field, NonNegativeInt, PositiveInt
+from pydantic import AliasChoices, Field, NonNegativeInt, PositiveInt, field_validator
 
 from shards.config import Config, digest
 from shards.errors import ConfigError, DatasetError, InputError
@@ -47,6 +47,11 @@ class VocabularyConfig(Config):
     """keep at most this many, the most frequent ones"""
     stop: tuple[str, ...] = STOP
     """nouns that never become concepts"""
+
+    @field_validator("datasets", "texts", "lists", "stop", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)

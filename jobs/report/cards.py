@@ -18,6 +18,7 @@ from shards.regions import read_regions
 THUMB, LARGE, SMALLEST = 256, 640, 96  # pixels of the longer side of an embedded copy
 BANNER = 2.5  # width by height from which a picture gets the width of its card
 MOST_CONCEPTS = 8
+_LONGEST_CONCEPT = 60  # letters
 MOST_REGIONS = 30
 MOST_EXPRESSIONS = 12  # boxes with expressions, drawn and written out
 
@@ -250,12 +251,17 @@ def _concept_bars(concepts: Mapping[str, float]) -> Markup | None:
     if not top:
         return None
     if not any(concepts.values()):  # concepts that came with the raw data have no scores: their column holds zeros
-        return tag("ul", *(tag("li", phrase) for phrase, _ in top), class_="concepts", aria_label="Concepts")
+        return tag(
+            "ul",
+            *(tag("li", clipped(phrase, _LONGEST_CONCEPT)) for phrase, _ in top),
+            class_="concepts",
+            aria_label="Concepts",
+        )
     best, low = top[0][1], min(concepts.values())
     bars = [
         tag(
             "li",
-            tag("span", phrase),
+            tag("span", clipped(phrase, _LONGEST_CONCEPT)),
             tag("span", f"{score:.2f}", class_="score"),
             # The bar starts a little below the weakest concept shown, because cosines of one picture lie close together.
             style=f"--share:{100 * (0.08 + 0.92 * (score - low) / (best - low) if best > low else 1.0):.0f}%",
