@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt
 
 from shards.config import Config
 
@@ -16,9 +14,3 @@ class WorkerRange(Config):
     """fewer are waited for"""
     max: PositiveInt
     """more are not used"""
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> Self:
-        if self.min > self.max:
-            raise ValueError(f"min={self.min} is more than max={self.max}")
-        return self

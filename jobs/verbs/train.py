@@ -33,6 +33,8 @@ class Config(TrainConfig, ExecutorConfig):
     def _inline_is_one_process(self) -> Self:
         if self.executor == "inline" and (isinstance(self.workers, WorkerRange) or (self.workers or 1) > 1):
             raise ValueError("executor=inline is one process; say executor=ray, or start several by torchrun")
+        if isinstance(self.workers, WorkerRange) and self.workers.min > self.workers.max:
+            raise ValueError(f"workers.min={self.workers.min} is more than workers.max={self.workers.max}; swap them")
         return self
 
     def worker_range(self) -> WorkerRange:

@@ -34,7 +34,7 @@ def _rank(parent: int, rank: int) -> int | None:
     return None
 
 
-@pytest.mark.parametrize("whom", ["launcher", "one rank"])
+@pytest.mark.parametrize("whom", ["one rank", pytest.param("launcher", marks=pytest.mark.slow)])
 def test_all_ranks_save_and_leave_in_the_middle_of_an_interval(
     tmp_path: Path, tiny_training: Callable[..., dict[str, Any]], whom: str
 ) -> None:

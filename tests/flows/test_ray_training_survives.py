@@ -102,6 +102,7 @@ def _ended(process: subprocess.Popen[str]) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_workers_asked_to_end_and_killed_are_replaced_and_the_run_ends_bit_for_bit_as_by_torchrun(
     tmp_path: Path,
     tiny_training: Callable[..., dict[str, Any]],
