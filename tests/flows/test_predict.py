@@ -170,25 +170,49 @@ def test_changed_pictures_and_answer_lists_are_not_taken_for_those_that_were_loo
         predict(config)
 
 
-def test_two_processes_write_what_one_writes(
+EVERY_COMMAND = """
+import json, sys
+from torch import distributed
+from jobs.cli import main
+
+distributed.init_process_group("gloo")  # once for all: a launch has one meeting place
+codes = [main(words) for words in json.load(open(sys.argv[1]))]
+distributed.destroy_process_group()
+sys.exit(max(codes))
+"""
+
+
+def test_two_processes_write_what_one_writes_whatever_is_asked(
     tmp_path: Path, annotated: Callable[..., Dataset], trained: Callable[..., Path]
 ) -> None:
-    data = annotated("questions", questions(told=True))
-    words = [f"checkpoint={trained(data, 'vqa')}", f"dataset={data.path}", "batch_size=3", "device=cpu"]
-    assert main(["predict", *words, f"output={tmp_path / 'one'}"]) == DONE
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "jobs", "predict", *words]
+    boxed = [(pictures, [Grounding(text="the shape", box=(2.0, 2.0, 13.0, 13.0))]) for pictures, _ in captions()]
+    asked = {
+        "vqa": annotated("questions", questions()),
+        "grounding": annotated("boxes", boxed),
+        "retrieval": annotated("captions", captions()),
+    }
+    commands = []
+    for task, data in asked.items():
+        words = ["predict", f"checkpoint={trained(data, task)}", f"dataset={data.path}", "batch_size=3", "device=cpu"]
+        assert main([*words, f"output={tmp_path / task / 'one'}"]) == DONE
+        commands.append([*words, f"output={tmp_path / task / 'two'}"])
+    commands[0].append(f"submission={tmp_path / 'two.json'}")
+    (tmp_path / "commands.json").write_text(json.dumps(commands))
+    (tmp_path / "commands.py").write_text(EVERY_COMMAND)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, f"output={tmp_path / 'two'}", f"submission={tmp_path / 'two.json'}"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [*launch, str(tmp_path / "commands.py"), str(tmp_path / "commands.json")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("vqa: 16 predictions") == 1
-    one, two = (tmp_path / name / "predictions.jsonl" for name in ("one", "two"))
-    assert one.read_bytes() == two.read_bytes()
+    assert done.stdout.count("vqa: 16 predictions") == 1  # one of the two speaks
+    for task in asked:
+        one, two = (tmp_path / task / name / "predictions.jsonl" for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
     assert len(json.loads((tmp_path / "two.json").read_text())) == 16
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, multiprocessing
 
 from shards.errors import ConfigError
 from trainers.distributed import Group, PeerError, joined_group
-from trainers.gather import gather_rows, shares
+from trainers.gather import gather_items, gather_rows, shares
 
 WORLD = 3
 SIZES = [
@@ -48,6 +48,10 @@ def _rank(rank: int, port: int, results: Any) -> None:
             for total, size in SIZES
             for dtype in (torch.float32, torch.bfloat16, torch.bool, torch.int64)
         )
+        for total, size in SIZES:
+            places = [place for share in shares(group, total=total, size=size) for place in share]
+            items = gather_items(group, [f"item {place}" for place in places], places, total=total)
+            whole = whole and items == [f"item {place}" for place in range(total)]
         spoken: str | None = f"from {rank}" if rank != 1 else None
         nothing: str | None = None
         news = group.tell(spoken), group.tell(nothing)
