@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.transform import Survey, Transform, transformed
 from shards.config import canonical_json
 from shards.errors import ConfigError, DatasetError
-from shards.index import encode_parquet
+from shards.index import decode_parquet, encode_parquet
 from shards.records import Record
 from shards.storage import Storage
 
@@ -118,12 +118,11 @@ def verdicts_on(storage: Storage, unit: str) -> Mapping[str, str]:
 
 def _looks(storage: Storage, units: Sequence[str], members: list[list[str]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     for unit in units:
         path = f"{FOLDER}/{unit}.parquet"
         try:
-            rows = pq.read_table(pa.BufferReader(storage.read(path))).to_pylist()
+            rows = decode_parquet(storage.read(path)).to_pylist()
         except (FileNotFoundError, pa.ArrowException) as problem:
             raise DatasetError(
                 f"{storage.path(path)} is missing or damaged ({problem}); remove it and run the same `shards` command again"

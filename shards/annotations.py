@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from shards.codec import annotation_from_plain
 from shards.columns import COLUMN_CARD, part_path, sidecar_folder
 from shards.config import digest
 from shards.errors import DatasetError
-from shards.index import encode_parquet, read_index
+from shards.index import decode_parquet, encode_parquet, read_index
 from shards.plain import PlainError, from_plain, to_plain
 from shards.records import Annotation, Reject
 from shards.storage import Storage
@@ -234,7 +233,7 @@ def read_part(storage: Storage, folder: str, shard: str) -> tuple[bytes, pa.Tabl
     path = part_path(folder, shard)
     try:
         data = storage.read(path)
-        table = pq.read_table(pa.BufferReader(data))
+        table = decode_parquet(data)
     except FileNotFoundError as problem:
         raise DatasetError(f"{storage.path(path)} is missing; run the same `annotate` command again") from problem
     except (pa.ArrowException, OSError) as problem:  # pyarrow reports some damage as OSError

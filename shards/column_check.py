@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from shards.columns import COLUMN_CARD, part_path, sidecar_folder, written_parts
+from shards.index import decode_parquet
 from shards.storage import Storage
 
 _NUMBERED = re.compile(r".+-\d{5,}")  # the names of shards; a column may keep other tables beside its parts
@@ -58,8 +58,7 @@ def _check_part(
     storage: Storage, path: str, expected: Sequence[str], remedy: str
 ) -> Iterator[tuple[str, str | None, str]]:
     try:
-        source = pa.BufferReader(storage.read(path))
-        table = pq.read_table(source, page_checksum_verification=True)
+        table = decode_parquet(storage.read(path), check_pages=True)
         found = table["key"].to_pylist()
         table.validate(full=True)
     except (OSError, KeyError, ValueError, pa.ArrowException) as problem:

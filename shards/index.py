@@ -108,6 +108,28 @@ def encode_parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+def decode_parquet(data: bytes, *, schema: pa.Schema | None = None, check_pages: bool = False) -> pa.Table:
+    """Read Parquet bytes, by this thread alone.
+
+    `pq.read_table` reads by threads that may still hold the bytes when it returns. One of them that lets go of them while the
+    interpreter ends aborts the process, and a command that had just said what was wrong dies with another exit code.
+
+    Args:
+        data: the file.
+        schema: what the table must look like, column by column; columns beyond it are left out.
+        check_pages: compare every page with its checksum.
+
+    Raises:
+        pa.ArrowException, OSError: the bytes are no Parquet file, or damaged.
+        KeyError: a column of the schema is missing.
+    """
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=check_pages)
+    table: pa.Table = file.read(use_threads=False)
+    if schema is None or table.schema.equals(schema):
+        return table
+    return table.select(schema.names).cast(schema)
+
+
 class ShardIndex:
     """The index of one shard in memory; row numbers are those of the shard.
 
@@ -218,9 +240,9 @@ def read_index(
     if xxh3 is not None and xxhash.xxh3_64_hexdigest(data) != xxh3:
         raise DatasetError(f"{storage.path(path)} does not match the checksum in the manifest; {advice}")
     try:
-        table = pq.read_table(pa.BufferReader(data), schema=SCHEMA)
+        table = decode_parquet(data, schema=SCHEMA)
         return ShardIndex(name, table if view is None else view(table))
-    except (pa.ArrowException, KeyError, OSError) as problem:
+    except (pa.ArrowException, KeyError, OSError, ValueError) as problem:
         raise DatasetError(f"{storage.path(path)} is no shard index ({problem}); {advice}") from problem
 
 

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from shards.config import canonical_json, digest
 from shards.errors import DatasetError
 from shards.foreign import ForeignTar
-from shards.index import encode_parquet, index_path, read_index, tar_path
+from shards.index import decode_parquet, encode_parquet, index_path, read_index, tar_path
 from shards.plain import PlainError, from_plain, to_plain
 from shards.rejects import REJECTS_PATH, settle, write_rejects
 from shards.storage import Storage
@@ -204,7 +203,7 @@ def read_manifest(storage: Storage) -> tuple[ShardEntry, ...]:
     except FileNotFoundError as problem:
         raise DatasetError(f"{storage.path(MANIFEST_PATH)} is missing; {advice}") from problem
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        table = decode_parquet(data, check_pages=True)
         return tuple(from_plain(ShardEntry, row) for row in table.to_pylist())
     except (pa.ArrowException, OSError, ValueError) as problem:  # a flipped bit may end in any of them
         raise DatasetError(f"{storage.path(MANIFEST_PATH)} is damaged ({problem}); {advice}") from problem

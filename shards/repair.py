@@ -7,20 +7,18 @@ back (the bytes of a shard) is handed to whoever can convert its unit again.
 
 from __future__ import annotations
 
-import io
 import logging
 import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from shards.codec import decode_record
 from shards.config import digest
 from shards.errors import DamagedRecordError, DatasetError
-from shards.index import IndexRow, Member, encode_index, index_path, index_row, tar_path
+from shards.index import IndexRow, Member, decode_parquet, encode_index, index_path, index_row, tar_path
 from shards.manifest import (
     Card,
     ShardEntry,
@@ -156,7 +154,7 @@ def _beyond_repair(storage: Storage, why: str) -> DatasetError:
 
 def _rejects_by_unit(storage: Storage) -> defaultdict[str, list[Reject]]:
     try:
-        rows = pq.read_table(io.BytesIO(storage.read(REJECTS_PATH)), page_checksum_verification=True).to_pylist()
+        rows = decode_parquet(storage.read(REJECTS_PATH), check_pages=True).to_pylist()
     except (OSError, ValueError, pa.ArrowException) as problem:
         raise DatasetError(f"{storage.path(REJECTS_PATH)} is missing or damaged ({problem})") from problem
     found: defaultdict[str, list[Reject]] = defaultdict(list)

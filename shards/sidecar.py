@@ -86,14 +86,14 @@ class Sidecar:
         try:
             file = pq.ParquetFile(pa.BufferReader(storage.read(path)))
             if fields is None:
-                return file.read()
+                return file.read(use_threads=False)  # see `decode_parquet`
             names: list[str] = file.schema_arrow.names
             unknown = [field for field in fields if field not in names]
             if unknown:
                 raise DatasetError(
                     f"{storage.path(path)} has no field {unknown[0]!r}; it has {', '.join(name for name in names if name != 'key')}"
                 )
-            return file.read(columns=["key", *fields])
+            return file.read(columns=["key", *fields], use_threads=False)
         except FileNotFoundError as problem:
             raise DatasetError(
                 f"{storage.path(path)} is missing; run the job that makes {self.column!r} again"

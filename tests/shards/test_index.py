@@ -1,13 +1,26 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from shards.errors import DatasetError
-from shards.index import IndexRow, Member, encode_index, index_path, index_row, read_index, shard_name
+from shards.index import (
+    IndexRow,
+    Member,
+    decode_parquet,
+    encode_index,
+    encode_parquet,
+    index_path,
+    index_row,
+    read_index,
+    shard_name,
+)
 from shards.reader import Dataset
 from shards.records import Answer, Label, Media, Origin, Question, Record
 from shards.storage import open_storage
@@ -110,6 +123,34 @@ def test_a_missing_or_damaged_index_is_named(make_dataset: Callable[..., Dataset
     storage.remove(index_path(name))
     with pytest.raises(DatasetError, match=r"made-train-00000\.parquet is missing"):
         read_index(storage, name)
+
+
+# Makes a table of several columns and row groups, reads it, and tells how many threads of the system that started.
+READS = """
+import os, io
+import pyarrow as pa, pyarrow.parquet as pq
+from shards.index import decode_parquet
+sink = io.BytesIO()
+pq.write_table(pa.table({str(c): list(range(1000)) for c in range(8)}), sink, row_group_size=100)
+before = len(os.listdir("/proc/self/task"))
+assert decode_parquet(sink.getvalue()).num_rows == 1000
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted as Linux lists them")
+def test_reading_starts_no_thread_that_could_outlive_the_interpreter() -> None:
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", READS], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+
+
+def test_a_table_is_brought_to_the_schema_that_is_wanted() -> None:
+    data = encode_parquet(pa.table({"b": [1, 2], "a": ["x", "y"], "more": [0, 0]}))
+    wanted = pa.schema([pa.field("a", pa.string()), pa.field("b", pa.int32())])
+    assert decode_parquet(data, schema=wanted) == pa.table({"a": ["x", "y"], "b": [1, 2]}, schema=wanted)
+    with pytest.raises(KeyError):
+        decode_parquet(data, schema=pa.schema([pa.field("lost", pa.string())]))
 
 
 def test_shards_sort_by_their_number() -> None:
