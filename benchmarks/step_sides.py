@@ -24,27 +24,42 @@ ALPHA = 0.4  # share of the twin's soft targets after the first epoch, as publis
 HORIZON = Horizon(steps=1_000, steps_per_epoch=10)
 MASKED_SHARE = 0.15  # of the words, as published
 MASK_ID, FIRST_WORD = 103, 1_000  # of BERT's uncased vocabulary
-Shape = Literal["base", "tiny"]
-
-
-def shape_config(shape: Shape, **parts: Any) -> Config:
-    """The published base size, or one that any machine steps through in milliseconds; keywords replace parts."""
-    if shape == "base":
-        return Config.model_validate(parts)
-    tiny: dict[str, Any] = {
+Shape = Literal["base", "small", "tiny"]
+SHAPES: dict[Shape, dict[str, Any]] = {
+    "base": {},  # as published
+    # Half the published widths, at the published size of pictures.
+    "small": {
+        "vision": {"width": 384, "heads": 6},
+        "text": {"width": 384, "heads": 6, "mlp_width": 1_536},
+        "masked_image": {"decoder_width": 384},
+        "contrast": {"queue_size": 16_384},
+    },
+    # Any machine steps through it in milliseconds.
+    "tiny": {
         "image_size": 32,
         "patch_size": 8,
         "projection": 16,
         "vision": {"width": 24, "depth": 4, "heads": 4},
-        "text": {
-            **{"vocab_size": 1_200, "width": 24, "layers": 4, "fusion_layer": 3, "heads": 4, "mlp_width": 48},
-            **parts.pop("text", {}),
-        },
+        "text": {"vocab_size": 1_200, "width": 24, "layers": 4, "fusion_layer": 3, "heads": 4, "mlp_width": 48},
         "hierarchy": {"layers": 2},
         "masked_image": {"decoder_width": 24, "decoder_heads": 4},
         "contrast": {"queue_size": 64},
-    }
-    return Config.model_validate(tiny | parts)
+    },
+}
+
+
+def shape_config(shape: Shape, *, dropout: float | None = None, **parts: Any) -> Config:
+    """The family in one of the shapes.
+
+    Args:
+        shape: its sizes.
+        dropout: of words; unset: as published.
+        parts: keys of the config, in place of the shape's own.
+    """
+    config = SHAPES[shape] | parts
+    if dropout is not None:
+        config["text"] = {**config.get("text", {}), "dropout": dropout}
+    return Config.model_validate(config)
 
 
 def random_pairs(config: Config, count: int, *, words: int, concepts: int, seed: int) -> PairBatch:

@@ -6,8 +6,7 @@
 Losses are compared first, on equal weights. Then both take steps by turns, each optimiser step whole: twin, losses, gradients,
 AdamW. The floating-point operations of both are counted, and the rate of one large matrix product is measured between the
 steps, so that it is known what the machine could do at that moment. `options` measures each of checkpoint, channels_last, bf16
-and compile against plain ours instead, in time and in the most memory that a step held. The base shape takes about 14 GiB at
-batch 2.
+and compile against plain ours instead, in time and in the most memory that a step held. The base shape takes 14 GiB at batch 2.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from benchmarks.floors import count_flops
 from benchmarks.rounds import spread
 from benchmarks.step_sides import (
     ALPHA,
+    SHAPES,
     Shape,
     as_published,
     compare_losses,
@@ -133,11 +133,11 @@ def measure_option(name: str, shape: Shape, pairs: PairBatch, *, rounds: int, dr
         The ratio of plain seconds to those with the option, above 1 where it is quicker; and GiB at the most of each.
     """
     torch.manual_seed(0)
-    family = Vicha(shape_config(shape, text={"dropout": dropout})).train()
+    family = Vicha(shape_config(shape, dropout=dropout)).train()
     plain = our_step(family)
     plain(pairs, 0)
     if name == "channels_last":  # its moments must lie as its weights do, so it takes a family of its own
-        other = Vicha(shape_config(shape, text={"dropout": dropout})).train()
+        other = Vicha(shape_config(shape, dropout=dropout)).train()
         optional = our_step(other.to(memory_format=torch.channels_last))  # type: ignore[call-overload]  # not in torch's stubs
     else:
         other = copy.deepcopy(family) if name == "compile" else family
@@ -162,11 +162,15 @@ def main() -> None:
     """Measure; print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "settings", nargs="*", help="shape=base|tiny batch= rounds= dropout= words= concepts= threads= options=a,b"
+        "settings",
+        nargs="*",
+        help="shape=base|small|tiny batch= rounds= dropout= words= concepts= threads= options=a,b",
     )
     said = dict(each.split("=", 1) for each in parser.parse_args().settings)
     torch.set_num_threads(int(said.get("threads", 1)))
-    shape: Shape = "tiny" if said.get("shape") == "tiny" else "base"
+    if said.get("shape", "base") not in SHAPES:
+        raise SystemExit(f"shape={said['shape']}: shapes are {', '.join(SHAPES)}")
+    shape: Shape = said.get("shape", "base")
     batch, rounds, dropout = int(said.get("batch", 2)), int(said.get("rounds", 3)), float(said.get("dropout", 0.1))
     words, concepts = int(said.get("words", 25)), int(said.get("concepts", 12))
     options = [each for each in said.get("options", "").split(",") if each]
