@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,26 @@ class ConvertConfig(Config):
         return digest(self.identity())
 
 
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Look for garbage in circles a hundred times less often: records have none, and looking costs as much as hashing them.
+
+    Whatever was imported lives on, and is looked at no more: one look at it takes as long as converting two hundred pictures.
+    """
+    _set_imports_aside()
+    usual = gc.get_threshold()
+    gc.set_threshold(usual[0] * _COLLECTED_LESS, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+
+
+@cache
+def _set_imports_aside() -> None:
+    gc.freeze()
+
+
 def check_output(config: ConvertConfig) -> None:
     """Find out before any work that a local output cannot be written. Raises `ConfigError`."""
     if "://" in config.output:
@@ -116,6 +137,7 @@ def check_output(config: ConvertConfig) -> None:
         raise ConfigError(f"output: {there} cannot be written to; change its permissions or choose another `output`")
 
 
+@_seldom_collected()
 def plan_units(config: ConvertConfig) -> Sequence[Unit]:
     """Slice the raw input into units; no picture is read and nothing is written but a temporary file.
 
@@ -124,13 +146,13 @@ def plan_units(config: ConvertConfig) -> Sequence[Unit]:
         InputError: the raw files are wrong as a whole, or hold nothing.
     """
     chain_of(load_transforms(config.transforms))  # a typo there must show before the first unit, not inside it
-    with _seldom_collected():
-        units = source_of(config).units()
+    units = source_of(config).units()
     if not units:
         raise InputError(f"source.annotations: {config.source.get('annotations')} holds no item; is it the right file?")
     return units
 
 
+@_seldom_collected()
 def convert_unit(config: ConvertConfig, unit: Unit) -> UnitReport:
     """Turn one unit into one committed shard, or find that somebody already has.
 
@@ -155,25 +177,13 @@ def convert_unit(config: ConvertConfig, unit: Unit) -> UnitReport:
         config_digest=config_digest,
     ) as writer:
         items = list(unit.items)  # parsed once for all that is asked of them
-        with _seldom_collected():
-            for result in _results(source.read(replace(unit, items=items)), transforms):
-                writer.reject(result) if isinstance(result, Reject) else writer.add(result)
+        for result in _results(source.read(replace(unit, items=items)), transforms):
+            writer.reject(result) if isinstance(result, Reject) else writer.add(result)
         return writer.commit(
             raw_items=len(items),
             raw_annotations=sum(map(source.annotation_count, items)),
             retried=[item["id"] for item in items] if unit.retry else None,
         )
-
-
-@contextmanager
-def _seldom_collected() -> Iterator[None]:
-    """Look for garbage in circles a hundred times less often: records have none, and looking costs as much as hashing them."""
-    usual = gc.get_threshold()
-    gc.set_threshold(usual[0] * _COLLECTED_LESS, *usual[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)
 
 
 def _results(reads: Iterable[Record | Reject], transforms: Sequence[Transform]) -> Iterator[Record | Reject]:
@@ -199,6 +209,7 @@ def needs_survey(config: ConvertConfig) -> bool:
     return chain_of(load_transforms(config.transforms)).survey is not None
 
 
+@_seldom_collected()
 def survey_unit(config: ConvertConfig, unit: Unit) -> int:
     """Look at the records of one unit for the transform that surveys; returns how many reached it."""
     records = (read for read in source_of(config).read(unit) if isinstance(read, Record))
@@ -269,6 +280,7 @@ def some_items(units: Sequence[Unit], count: int) -> Iterator[RawItem]:
         first += len(unit.items)
 
 
+@_seldom_collected()
 def finish(config: ConvertConfig, units: Sequence[Unit], *, earlier: Sequence[str] = ()) -> Card:
     """Merge the committed units into manifest, rejects and card; a second call changes nothing.
 
