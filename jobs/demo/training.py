@@ -60,7 +60,7 @@ def training(
                 overrides=(
                     f"streams.{stream}.dataset={dataset}",
                     f"streams.{stream}.concepts=concepts",
-                    *(override.format(stream=stream) for override in overrides),
+                    *(override.replace("{stream}", stream) for override in overrides),
                     f"output={output}",
                     f"seed={config.seed}",
                     *(f"{key}={value}" for key, value in fewer.items()),
