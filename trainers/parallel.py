@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from model.feature_queue import FeatureQueue
@@ -56,9 +56,7 @@ class Parallel(Protocol):
         ...
 
 
-def lay_out(
-    family: nn.Module, group: Group, *, mode: Mode = "ddp", fsdp: FsdpConfig | None = None, bf16: bool = False
-) -> Parallel:
+def lay_out(family: nn.Module, group: Group, *, mode: Mode = "ddp", fsdp: FsdpConfig | None = None) -> Parallel:
     """Lay a family, which lies on its device with the same weights on every rank, on all processes.
 
     Args:
@@ -66,13 +64,12 @@ def lay_out(
         group: the processes; several for `fsdp`.
         mode: a copy on each, or shards.
         fsdp: what is sharded; for `fsdp` only.
-        bf16: whether sharded layers are gathered and computed in bfloat16; gradients are averaged in single precision.
 
     Raises:
         ConfigError: there is nothing to shard.
     """
     if mode == "fsdp":
-        return _Sharded(family, group, fsdp or FsdpConfig(), bf16=bf16)
+        return _Sharded(family, group, fsdp or FsdpConfig())
     return _Alone(family) if group.world == 1 else _Replicated(family, group)
 
 
@@ -111,17 +108,15 @@ class _Replicated:
 class _Sharded:
     """Layers in shards, the rest a copy on every rank."""
 
-    def __init__(self, family: nn.Module, group: Group, config: FsdpConfig, *, bf16: bool) -> None:
+    def __init__(self, family: nn.Module, group: Group, config: FsdpConfig) -> None:
         mesh = init_device_mesh(group.device.type, (group.world,))
-        # Autocast already sees to the precision of what goes in; without it nothing is cast.
-        policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
-        )
+        # Layers are gathered as they are, and autocast sees to the precision, as with copies: gathering them in bfloat16
+        # would send half, and round the scales of layer norms, so that losses were no longer the same.
         sharded = [unit for unit in sharding_units(family) if config.twin == "sharded" or _learns(unit)]
         if not sharded:
             raise ConfigError("parallel=fsdp: this family has no layers to shard; use parallel=ddp")
         for unit in sharded:
-            fully_shard(unit, mesh=mesh, mp_policy=policy)
+            fully_shard(unit, mesh=mesh)
         # Twins have no gradients to exchange, and some of their layers may not have run yet, which torch does not expect of
         # a layer that withholds its gradients.
         self._learning = [unit for unit in sharded if isinstance(unit, FSDPModule) and _learns(unit)]
@@ -130,7 +125,7 @@ class _Sharded:
                 queue.shard(mesh)
         self._whole = [parameter for parameter in family.parameters() if not isinstance(parameter, DTensor)]
         # The root shards nothing itself; it lets the layers share their streams and fetch one another ahead.
-        fully_shard(family, mesh=mesh, mp_policy=policy, ignored_params=set(self._whole))
+        fully_shard(family, mesh=mesh, ignored_params=set(self._whole))
         self.module = family
         self._world = group.world
 

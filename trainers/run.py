@@ -167,7 +167,7 @@ def _step(
         model.family.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
     if config.checkpoint_activations:
         checkpoint_activations(model.family)
-    parallel = lay_out(model.family, group, mode=config.parallel, fsdp=config.fsdp, bf16=config.precision == "bf16")
+    parallel = lay_out(model.family, group, mode=config.parallel, fsdp=config.fsdp)
     optimizer = build_optimizer(model.family, config.optim, lr=learning_rate(config.schedule, 0, horizon))
     if checkpoint is not None:
         restore_after_layout(model.family, optimizer, checkpoint, group)

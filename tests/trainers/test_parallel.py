@@ -79,12 +79,16 @@ def test_sharded_training_has_the_losses_and_gradients_of_copies_and_goes_on_in_
     copies, sharded = run("copies"), run("sharded", parallel="fsdp")
     spread = {"parallel": "fsdp", "fsdp": {"twin": "replicated", "queue": "sharded"}}
     other, pieces = run("other", **spread), {"checkpoint_form": "sharded"}
-    parts, sharded_parts = run("parts", micro_batches=2), run("sharded_parts", micro_batches=2, parallel="fsdp")
+    parts, sharded_parts = (
+        run("parts", micro_batches=2),
+        run("sharded_parts", micro_batches=2, parallel="fsdp", checkpoint_activations=True),
+    )
+    half, sharded_half = run("half", precision="bf16"), run("sharded_half", precision="bf16", parallel="fsdp")
     there, back = run("there"), run("back", **spread, **pieces)
     on_ranks(
         _run_all,
         [
-            *((values, None) for values in (copies, sharded, other, parts, sharded_parts)),
+            *((values, None) for values in (copies, sharded, other, parts, sharded_parts, half, sharded_half)),
             *((there, 3), ({**there, "parallel": "fsdp", **pieces}, None)),
             *((back, 3), ({**back, "parallel": "ddp", "checkpoint_form": "whole"}, None)),
         ],
@@ -98,6 +102,7 @@ def test_sharded_training_has_the_losses_and_gradients_of_copies_and_goes_on_in_
     ):
         for name in ("loss", "loss/contrast", "loss/masked_text", "grad_norm"):
             assert _numbers(values, name) == pytest.approx(_numbers(expected, name), rel=1e-4), (values["output"], name)
+    assert _numbers(sharded_half, "loss") == pytest.approx(_numbers(half, "loss"), rel=2e-2)
     ends = {Path(values["output"]).name: find_checkpoint(Path(values["output"])) for values in (copies, there, back)}
     assert [ends[name].form for name in ("copies", "there", "back")] == ["whole", "sharded", "whole"]
     expected_tensors = ends["copies"].tensors()
