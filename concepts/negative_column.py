@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NEGATIVES = "negatives"
-SCHEMA = 1
+SCHEMA = 2  # 1 took captions without any word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Hard captions: for each picture, the captions of other pictures that CLIP finds closest to it.
 
 A caption that may well be true of the picture is no negative: one that means nearly the same as one of its own captions, by the
-cosine of their text embeddings, or that has the same words; and one of a picture that is nearly the same. The search is exact
+cosine of their text embeddings, or that has the same words; and one of a picture that is nearly the same. Nor is one without any
+word, such as a row of dots. The search is exact
 and holds one block of captions at a time.
 """
 
@@ -23,7 +24,7 @@ from concepts.select import top_cosine
 ROWS, COLUMNS = 512, 65_536
 GROWTH = 4  # how many times more captions are looked at where the guard left too few
 
-_NO_WORD = re.compile(r"\W+")
+_NO_WORD, _WORD = re.compile(r"\W+"), re.compile(r"\w")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +213,6 @@ def _distinct(negatives: Iterable[Negative], besides: frozenset[str] = frozenset
     seen = set(besides)
     for negative in negatives:
         words = cleaned(negative.text)
-        if words not in seen:
+        if words not in seen and _WORD.search(words):
             seen.add(words)
             yield negative

@@ -192,3 +192,11 @@ def test_captions_of_a_picture_that_is_nearly_the_same_are_left_out() -> None:
 
     assert left(1.0) == ["of the twin", "unread", "of another"]
     assert left(0.9) == ["unread", "of another"]
+
+
+def test_what_has_no_word_is_no_caption_to_learn_from() -> None:
+    texts = ("...", "\U0001f600", "\u200b", "\u72ac", "a dog")
+    block = CaptionBlock(texts=texts, sources=np.asarray(["other"] * 5, np.object_), vectors=unit(np.eye(5, 8) + 0.1))
+    none = CaptionBlock(texts=(), sources=np.zeros(0, np.object_), vectors=np.zeros((0, 8), np.float16))
+    found = mine_negatives(["mine"], unit(np.ones((1, 8))), none, [block], top_k=5, guard_cosine=1.0)
+    assert {each.text for each in found[0]} == {"\u72ac", "a dog"}
