@@ -15,7 +15,7 @@ from shards.records import Annotation, Caption
 from shards.sidecar import Sidecar
 from trainers.assembly import TrainedRun
 from trainers.config import PredictConfig
-from trainers.exam import Crew, Exam, list_places, shown_concepts, trained_concepts
+from trainers.exam import Crew, Exam, list_places, shown_concepts, tell_of_missing_concepts, trained_concepts
 from trainers.expression_maps import (
     EXPRESSIONS,
     map_expressions,
@@ -176,6 +176,7 @@ def _given_concepts(
     if config.phrases:
         return GivenNotes({record.key: _concept_row([config.phrases] * len(record.media)) for record in records})
     if choose is None or trained_concepts(run) is None:
+        tell_of_missing_concepts(run, "give phrases=…")
         return None
     chosen = iter(choose(run, [record.payload[media.member] for record in records for media in record.media]))
     return GivenNotes({record.key: _concept_row([next(chosen) for _ in record.media]) for record in records})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from trainers.pairing import CONCEPTS
 from trainers.shelf import Notes, Shelf
 from trainers.stopwatch import Stopwatch
 from trainers.task import Task
+
+logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int], object]  # stage, done, of how many
 
@@ -161,7 +164,15 @@ class Crew:
 def shown_concepts(config: AskConfig, run: TrainedRun, dataset: Dataset) -> Sidecar | None:
     """Open the concepts that the model is to see: those asked for, else the column that it was trained with."""
     wanted = config.concepts or trained_concepts(run)
+    if wanted is None:
+        tell_of_missing_concepts(run, "name a column by concepts=…, as `python -m jobs concepts` makes it")
     return open_concepts(dataset, wanted) if wanted is not None else None
+
+
+def tell_of_missing_concepts(run: TrainedRun, advice: str) -> None:
+    """Warn where a model reads concepts and is shown none: it then sees pictures as it never did in training."""
+    if run.config.family.get("concepts") is not None:
+        logger.warning("%s: its model reads concepts and none are shown: %s", run.checkpoint.path, advice)
 
 
 def trained_concepts(run: TrainedRun) -> str | None:

@@ -148,7 +148,7 @@ def _scores(evaluation: Evaluation) -> Markup | None:
 
 
 def _said(name: str) -> str:
-    first, *rest = name.split("/")
+    first, *rest = name.split("/", 2)  # a kind may hold the sign itself, as VQA's yes/no does
     return " · ".join([SAID.get(first, first.replace("_", " ")), *(part.replace("_", " ") for part in rest)])
 
 
@@ -191,7 +191,7 @@ def _ranking_texts(row: Mapping[str, Any], record: Record | None, verdict: Verdi
     ]
     return [
         asked,
-        tag("p", _mark(verdict, row.get("right")), " ", tag("b", str(row["predicted"])), class_="said"),
+        tag("p", _mark(verdict, row.get("right")), " the run says ", tag("b", str(row["predicted"])), class_="said"),
         tag("ul", *bars, class_="ranking", aria_label="Candidates with their probabilities"),
     ]
 

@@ -140,6 +140,28 @@ def test_what_an_imported_run_predicts_survives_export_and_another_import(
     assert json.loads((tmp_path / "scores" / "scores.json").read_text())["metrics"]
 
 
+def test_a_model_that_reads_concepts_and_is_shown_none_is_told_of(
+    tmp_path: Path,
+    vocabulary: Path,
+    asked: Callable[[str], tuple[Dataset, tuple[str, ...]]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, _ = asked("retrieval")
+    for of, told in (("vicha", True), ("albef", False)):
+        torch.save(released("retrieval", vocabulary, of=of), tmp_path / f"{of}.pth")
+        keys = [
+            f"checkpoint={tmp_path / of}.pth",
+            f"tokenizer={vocabulary}",
+            "task=retrieval",
+            f"output={tmp_path / of}",
+        ]
+        assert main(["import", *keys, *HEADS]) == DONE
+        capsys.readouterr()
+        look = [f"checkpoint={tmp_path / of}", f"dataset={data.path}", "text=a disc", "limit=2", "device=cpu"]
+        assert main(["predict", *look]) == DONE
+        assert ("none are shown" in capsys.readouterr().err) == told
+
+
 @pytest.mark.parametrize("preset", list(PUBLISHED))
 def test_a_released_file_becomes_the_model_that_its_preset_trains(preset: str) -> None:
     published = read_preset(preset, verb="train")["family"]

@@ -71,7 +71,10 @@ def test_answers_are_shown_with_the_human_answers_and_their_own_share(
     annotated: Callable[..., Dataset], evaluation: Callable[..., Evaluation]
 ) -> None:
     found = evaluation(
-        "vqa", annotated("questions", questions()), ranked, metrics={"vqa_accuracy": 47.5, "constant": 20.0}
+        "vqa",
+        annotated("questions", questions()),
+        ranked,
+        metrics={"vqa_accuracy": 47.5, "vqa_accuracy/answer_type/yes/no": 70.0, "constant": 20.0},
     )
     page = section(found)
     assert "Right, 3 of 8" in page
@@ -84,6 +87,7 @@ def test_answers_are_shown_with_the_human_answers_and_their_own_share(
     assert "wrong 30 %" in page
     assert "47.5" in page
     assert "always the commonest answer" in page
+    assert "accuracy · answer type · yes/no" in page
 
 
 def test_pairs_stand_side_by_side_and_labels_beside_predictions(
