@@ -4,8 +4,8 @@
     python -m benchmarks.gpu --device cpu --tiny    anywhere, in seconds, to see that it runs
     python -m benchmarks.gpu --parts peak,step      only some of: peak, step, clip, loader
 
-`step` is ViCHA's pretraining step, base size at 256 px; `clip` the concept step; `loader` the training loader, and with both the
-share of a step that is spent waiting for it.
+`step` is ViCHA's pretraining step, base size at 256 px; `clip` the concept step; `loader` the training loader, and the share of a
+step that is spent waiting for it with eight workers per GPU: of the quickest measured step, or of `--step-per-s`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="counted runs of each measurement (10; tiny: 1)")
     parser.add_argument("--parts", default=",".join(PARTS), help="which, separated by commas")
     parser.add_argument("--workers", type=int, help="loader processes (8; tiny: 1)")
+    parser.add_argument("--step-per-s", type=float, help="pictures per second of a step that was measured elsewhere")
     parser.add_argument("--no-compile", action="store_true", help="leave out the compiled step")
     options = parser.parse_args(arguments)
     parts = options.parts.split(",")
@@ -55,14 +56,15 @@ def measure(options: argparse.Namespace, parts: Sequence[str]) -> dict[str, Any]
     """Run the parts; one whose libraries are missing says which."""
     from benchmarks.gpu.device import Device, in_tera, measured_peaks
     from benchmarks.gpu.encoder import measure_encoder
-    from benchmarks.gpu.feeding import WORKERS_PER_GPU, measure_loader, wait_of
+    from benchmarks.gpu.feeding import WORKERS_PER_GPU, measure_loader, quickest_step, wait_of
     from benchmarks.gpu.pretraining import measure_steps
 
     tiny = options.tiny
     device = Device(options.device)
     batch, rounds = options.batch or (4 if tiny else 64), options.rounds or (1 if tiny else 10)
     workers = options.workers or (1 if tiny else WORKERS_PER_GPU)
-    peaks = measured_peaks(device, side=256 if tiny else 8_192)
+    side = 8_192 if options.device == "cuda" else 1_024
+    peaks = measured_peaks(device, side=256 if tiny else side)
     found: dict[str, Any] = {**device.describe(), "tiny": tiny, "started": time.strftime("%Y-%m-%d")}
     if "peak" in parts:
         found["product_tflop_per_s"] = in_tera(peaks)
@@ -88,8 +90,8 @@ def measure(options: argparse.Namespace, parts: Sequence[str]) -> dict[str, Any]
                 workers=workers,
             )
         )
-        if "step" in parts:
-            found["waiting"] = wait_of(found["step"], found["loader"])
+        step_per_s = options.step_per_s or (quickest_step(found["step"]) if "step" in parts else None)
+        found["waiting"] = wait_of(step_per_s, found["loader"])
     return found
 
 

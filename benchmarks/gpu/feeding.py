@@ -42,10 +42,10 @@ def waiting(*, step_per_s: float, loader_per_s: float, loader_workers: int, work
     Args:
         step_per_s: pictures per second of the training step alone.
         loader_per_s: of the loader alone, measured with `loader_workers`, each on a CPU core of its own.
-        loader_workers: as measured; 0 counts as the one process that it is.
+        loader_workers: as measured.
         workers: of one device in the run that is asked about.
     """
-    rate = loader_per_s / max(1, loader_workers) * workers
+    rate = loader_per_s / loader_workers * workers
     return {
         "workers_per_gpu": workers,
         "loader_per_s": round(rate, 1),
@@ -55,29 +55,28 @@ def waiting(*, step_per_s: float, loader_per_s: float, loader_workers: int, work
     }
 
 
-def wait_of(steps: Mapping[str, Any], loader: Mapping[str, Any]) -> dict[str, Any]:
-    """Say how long the quickest of our measured steps would wait for the measured loader."""
+def quickest_step(steps: Mapping[str, Any]) -> float | None:
+    """Pictures per second of the quickest of our measured steps; `None` where none was measured."""
     rates = [
         way["pictures_per_s"]["median"]
         for name, way in steps["ways"].items()
         if name.startswith("ours") and "pictures_per_s" in way
     ]
-    if not rates or "one_process_per_s" not in loader:
-        return {"absent": "it takes a measured step and a measured loader"}
-    quickest = max(rates)
-    by_one = waiting(
-        step_per_s=quickest,
-        loader_per_s=loader["one_process_per_s"]["median"],
-        loader_workers=0,
-        workers=WORKERS_PER_GPU,
-    )
-    return {"from_one_process": by_one, "from_all_workers": _with_all(quickest, loader)}
+    return max(rates, default=None)
 
 
-def _with_all(step_per_s: float, loader: Mapping[str, Any]) -> dict[str, float]:
-    workers = loader["workers"]
-    rate = loader["pictures_per_s"]["median"]
-    return waiting(step_per_s=step_per_s, loader_per_s=rate, loader_workers=workers, workers=WORKERS_PER_GPU)
+def wait_of(step_per_s: float | None, loader: Mapping[str, Any]) -> dict[str, Any]:
+    """Say how long a step would wait for the measured loader: by what one process reads, and by what all read together."""
+    if step_per_s is None or "one_process_per_s" not in loader:
+        return {"absent": "it takes a measured step, or --step-per-s, and a measured loader"}
+    measured = {
+        "from_one_process": (loader["one_process_per_s"]["median"], 1),
+        "from_all_workers": (loader["pictures_per_s"]["median"], loader["workers"]),
+    }
+    return {
+        name: waiting(step_per_s=step_per_s, loader_per_s=rate, loader_workers=count, workers=WORKERS_PER_GPU)
+        for name, (rate, count) in measured.items()
+    }
 
 
 def _rates(folder: Path, *, batch: int, image_size: int, rounds: int, workers: int) -> dict[str, float]:

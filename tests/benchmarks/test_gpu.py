@@ -13,7 +13,7 @@ import torch
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.device import Device
 from benchmarks.gpu.encoder import measure_encoder
-from benchmarks.gpu.feeding import measure_loader, wait_of, waiting
+from benchmarks.gpu.feeding import measure_loader, quickest_step, wait_of, waiting
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a machine with torch, timm and transformers, pydantic and xxhash need not have.
@@ -103,7 +103,7 @@ def test_a_loader_that_keeps_up_makes_no_step_wait_and_a_slow_one_makes_it_wait_
     quick = waiting(step_per_s=100.0, loader_per_s=40.0, loader_workers=2, workers=8)
     assert quick["loader_per_s"] == 160
     assert quick["share_of_step_time_waiting"] == 0
-    slow = waiting(step_per_s=100.0, loader_per_s=10.0, loader_workers=0, workers=8)
+    slow = waiting(step_per_s=100.0, loader_per_s=10.0, loader_workers=1, workers=8)
     assert slow["share_of_step_time_waiting"] == 0.2
 
 
@@ -115,6 +115,7 @@ def test_waiting_is_judged_by_the_quickest_of_our_steps() -> None:
         "ours_fp32": {"absent": "out of memory"},
     }
     loader = {"workers": 4, "one_process_per_s": {"median": 10.0}, "pictures_per_s": {"median": 30.0}}
-    found = wait_of({"ways": ways}, loader)
+    found = wait_of(quickest_step({"ways": ways}), loader)
     assert found["from_one_process"]["loader_to_step"] == 1
     assert found["from_all_workers"]["share_of_step_time_waiting"] == 0.25
+    assert "absent" in wait_of(quickest_step({"ways": {}}), loader)
