@@ -177,7 +177,7 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("set exactly one of steps and epochs")
+            raise ValueError("set exactly one of steps and epochs; `steps=null` takes away the steps of a preset")
         if self.batch_tokens is not None and self.lanes > 1:
             raise ValueError("set batch_tokens or lanes, not both: batches by tokens are planned over one order")
         if self.on_bad_loss == "skip" and self.optim.implementation != "fused":

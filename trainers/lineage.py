@@ -80,6 +80,8 @@ def lineage(run: str | Path, step: int, *, decode: bool = False) -> tuple[Line, 
         order = order.carry(state)
     if step < 1:
         raise ConfigError(f"step={step}: steps are counted from 1, as in the log")
+    if config.steps is not None and step > config.steps:
+        raise ConfigError(f"step={step}: the run has {config.steps} steps")
     return lines_of(config, streams, order, step, decode=decode)
 
 

@@ -68,19 +68,21 @@ def until_terminated(termination: Termination | None = None, *, grace_s: float) 
     caught = threading.current_thread() is threading.main_thread()
     former = signal.signal(signal.SIGTERM, termination.ask) if caught else None
     ended = threading.Event()
-    threading.Thread(target=_end_after, args=(termination, ended, grace_s), daemon=True).start()
+    watcher = threading.Thread(target=_end_after, args=(termination, ended, grace_s), daemon=True)
+    watcher.start()
     try:
         yield termination
     finally:
         ended.set()
+        watcher.join()  # a thread that the end of the interpreter finds alive may abort it, in place of the exit code
         if caught:
             signal.signal(signal.SIGTERM, former)
 
 
 def _end_after(termination: Termination, ended: threading.Event, grace_s: float) -> None:
     """End the process where a request has not been followed in time."""
-    while not termination.wait(_LOOKED_FOR_S):
-        if ended.is_set():
+    while not termination.wait(0):
+        if ended.wait(_LOOKED_FOR_S):
             return
     if ended.wait(grace_s):
         return

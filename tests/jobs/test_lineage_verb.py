@@ -96,11 +96,13 @@ def test_a_damaged_picture_names_its_reserve(tmp_path: Path, tiny_training: Call
     assert changed[victim.slot].key != victim.key
 
 
-def test_a_step_before_the_first_and_a_folder_that_is_no_run_are_refused(
+def test_steps_that_are_none_and_a_folder_that_is_no_run_are_refused(
     tmp_path: Path, tiny_training: Callable[..., dict[str, Any]]
 ) -> None:
     run = train(tiny_training(), tmp_path)
     with pytest.raises(ConfigError, match="counted from 1"):
         lineage(run, 0)
+    with pytest.raises(ConfigError, match=r"the run has \d+ steps"):
+        lineage(run, 10**6)
     with pytest.raises(InputError, match="is not there"):
         lineage(tmp_path / "nothing", 1)

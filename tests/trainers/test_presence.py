@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,16 @@ def test_sigterm_becomes_a_request_and_the_former_handler_comes_back() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert termination.asked
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_nothing_keeps_watching_when_the_run_has_ended(asked: bool) -> None:
+    before = set(threading.enumerate())
+    with until_terminated(grace_s=60) as termination:
+        assert set(threading.enumerate()) > before
+        if asked:
+            termination.ask()
+    assert set(threading.enumerate()) == before
 
 
 # Waits for a request, tells that it is ready, and then does not heed the request for as long as it is told.
