@@ -1,4 +1,4 @@
-"""Options that change what a step costs leave what it computes as it was."""
+"""Options of a run that change what a step costs leave what it computes as it was."""
 
 from __future__ import annotations
 
