@@ -63,12 +63,19 @@ def find_index(storage: Storage, *, dataset: str, captions: str, pictures: str) 
         dataset: its digest.
         captions: digest8 of the embeddings of captions.
         pictures: digest8 of those of pictures.
+
+    Raises:
+        DatasetError: the card is damaged.
     """
     wanted = IndexCard(dataset=dataset, captions=captions, pictures=pictures)
     try:
         return IndexCard(**json.loads(storage.read(f"{wanted.folder}/{CARD_FILE}")))
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError) as problem:
+        raise DatasetError(
+            f"{storage.path(wanted.folder)}/{CARD_FILE} is damaged ({problem}); remove the folder and run `negatives` again"
+        ) from problem
 
 
 def build_index(dataset: Dataset, *, captions: str, pictures: str) -> IndexCard:

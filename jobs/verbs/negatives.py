@@ -103,7 +103,8 @@ def run(config: Config, *, dry_run: bool) -> int:
     dataset = open_dataset(config.dataset)
     if dry_run:
         rule = {
-            "hard": f"{config.embedder.model} ({config.embedder.pretrained}), top {config.top_k}, guard {config.guard_cosine:g}",
+            "hard": f"{config.embedder.model} ({config.embedder.pretrained}), top {config.top_k}, guard {config.guard_cosine:g}, "
+            f"{'approximate' if _is_approximate(config, dataset) else 'exact'} search",
             "pools": f"pools of at most {config.max_captions:,} captions",
             "swaps": f"swaps of words seen together {config.min_seen} times",
         }[config.kind]

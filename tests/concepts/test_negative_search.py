@@ -186,6 +186,9 @@ def test_damaged_files_of_an_index_are_a_sentence(embedded: Dataset) -> None:
             CaptionIndex(embedded, card)
         file.write_bytes(whole)
     CaptionIndex(embedded, card)
+    (Path(embedded.path) / card.folder / "index.json").write_text("[")
+    with pytest.raises(DatasetError, match=r"index\.json is damaged .*; remove the folder"):
+        find_index(embedded.storage, dataset=embedded.digest, captions=card.captions, pictures=card.pictures)
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
