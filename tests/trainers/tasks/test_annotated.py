@@ -72,7 +72,50 @@ def test_answers_are_scored_beside_the_commonest_one_and_handed_in_by_question()
     assert scores["vqa_accuracy"] == pytest.approx(50.0)
     assert scores["constant"] == pytest.approx((100 + 90) / 2)  # of three alike, each time one is left out two remain
     assert task.scores(["cat"], [Question(id="9", question="Untold?")]) == {}
-    assert task.submission(["cat"], [QUESTION]) == [{"question_id": 7, "answer": "cat"}]
+    assert task.rightness("cat", QUESTION) == pytest.approx(1.0)
+    assert task.rightness("cat", Question(id="9", question="Untold?")) is None
+    assert json.loads(task.submission(["cat"], [QUESTION])) == [{"question_id": 7, "answer": "cat"}]
+
+
+def test_kinds_of_question_have_guesses_of_their_own() -> None:
+    task: Any = load_task({"kind": "vqa"})
+    asked = [
+        Question(id=None, question="?", question_type=kind, answers=(Answer(text=text, weight=1.0),))
+        for kind, text in (("is", "yes"), ("is", "yes"), ("what", "cat"), ("what", "cat"), ("what", "dog"))
+    ]
+    scores = task.scores(["yes"] * 5, asked)
+    assert scores["constant"] == pytest.approx(40)
+    assert scores["constant_by_type"] == pytest.approx(80)
+
+
+def test_ids_that_a_server_would_refuse_and_weights_that_are_no_shares_are_told() -> None:
+    task: Any = load_task({"kind": "vqa"})
+    with pytest.raises(DatasetError, match="a question has no id"):
+        task.submission(["cat"], [Question(question="?")])
+    with pytest.raises(DatasetError, match="question 7 comes 2 times"):
+        task.submission(["cat", "dog"], [QUESTION, QUESTION])
+    odd = Question(id="1", question="?", answers=(Answer(text="cat", weight=0.123),))
+    with pytest.raises(DatasetError, match="cannot be scored"):
+        task.scores(["cat"], [odd])
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "untold"),
+    [
+        ("entailment", Entailment(hypothesis="A.", label="neutral"), Entailment(hypothesis="A.")),
+        ("statement", Statement(text="A.", label=True), Statement(text="A.")),
+    ],
+)
+def test_what_nobody_judged_is_shown_without_a_label_and_never_scored(
+    kind: str, told: Annotation, untold: Annotation
+) -> None:
+    task: Any = load_task({"kind": kind})
+    assert task.example(_item(untold), _view, RNG).label is None
+    assert task.ask("A.") == untold
+    right = "neutral" if kind == "entailment" else "True"
+    assert task.scores([right, right], [told, untold])["accuracy"] == 100
+    assert task.rightness(right, told) == 1
+    assert task.rightness(right, untold) is None
 
 
 def test_a_hypothesis_has_the_number_of_its_class() -> None:
