@@ -80,8 +80,8 @@ def _plan_questions(config: DemoConfig, step: int) -> tuple[Stage, ...]:
             step=step,
             title="Answer questions about unseen scenes: a submission file, and its score",
             commands=(
-                scoring(root / "vqa", data["test"], root / "vqa_submission", (f"annotations={QUESTIONS}",)),
-                scoring(root / "vqa", data["test"], root / "vqa_test", (f"annotations={ANSWERED}",)),
+                scoring(root / "vqa", data["test"], root / "vqa_submission", overrides=(f"annotations={QUESTIONS}",)),
+                scoring(root / "vqa", data["test"], root / "vqa_test", overrides=(f"annotations={ANSWERED}",)),
             ),
             evidence=(root / "vqa_submission" / "submission.json", root / "vqa_test" / "scores.json"),
             after=("vqa",),
@@ -235,6 +235,7 @@ def _plan_expressions(config: DemoConfig, step: int) -> tuple[Stage, ...]:
             title="Find things in unseen scenes",
             run="grounding",
             dataset=data["test"],
+            preset="vicha_small_grounding",
             overrides=("annotations=refcoco", f"task.proposals={raw / 'dets.json'}"),
         ),
     )

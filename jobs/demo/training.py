@@ -80,6 +80,7 @@ def evaluation(
     title: str,
     run: StageName,
     dataset: Path,
+    preset: str | None = None,
     overrides: tuple[str, ...] = (),
 ) -> Stage:
     """Score a run on a dataset, into the folder that the stage is named for."""
@@ -88,14 +89,15 @@ def evaluation(
         name=name,
         step=step,
         title=title,
-        commands=(scoring(root / run, dataset, root / name, overrides),),
+        commands=(scoring(root / run, dataset, root / name, preset=preset, overrides=overrides),),
         evidence=(root / name / "scores.json", root / name / "predictions.jsonl"),
         after=(run,),
     )
 
 
-def scoring(run: Path, dataset: Path, output: Path, overrides: tuple[str, ...] = ()) -> Command:
+def scoring(
+    run: Path, dataset: Path, output: Path, *, preset: str | None = None, overrides: tuple[str, ...] = ()
+) -> Command:
     """The command that scores a run."""
-    return Command(
-        verb="evaluate", overrides=(f"checkpoint={run}", f"dataset={dataset}", *overrides, f"output={output}")
-    )
+    keys = (f"checkpoint={run}", f"dataset={dataset}", *overrides, f"output={output}")
+    return Command(verb="evaluate", preset=preset, overrides=keys)
