@@ -96,7 +96,7 @@ def measure_step(
     batch = embedder.config.batch_size
     bank = ConceptBank(
         phrases=tuple(map(str, range(VOCABULARY))),
-        vectors=unit_vectors(VOCABULARY, seed=2)[:, : embedder.dimension],
+        vectors=unit_vectors(VOCABULARY, seed=2, width=embedder.dimension),
         digest="benchmark",
     )
     size = embedder.picture_size

@@ -28,9 +28,9 @@ Halves = npt.NDArray[np.float16]
 Floats = npt.NDArray[np.float32]
 
 
-def unit_vectors(count: int, *, seed: int) -> Halves:
-    """Random directions, (count, 512)."""
-    vectors = np.random.default_rng(seed).standard_normal((count, WIDTH), np.float32)
+def unit_vectors(count: int, *, seed: int, width: int = WIDTH) -> Halves:
+    """Random directions, (count, width)."""
+    vectors = np.random.default_rng(seed).standard_normal((count, width), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors.astype(np.float16)
 
