@@ -204,3 +204,14 @@ def test_a_misspelt_column_a_folder_and_an_unknown_ending_are_explained(
     (tmp_path / "bad.jsonl").write_text('{"file": "a.jpg", "text": "x"}\n{"file": \n')
     with pytest.raises(InputError, match=r"bad\.jsonl, line 2: no valid JSON"):
         convert(spec | {"annotations": str(tmp_path / "bad.jsonl")})
+
+
+def test_hypotheses_come_with_their_label_or_from_a_split_that_hides_it(
+    convert: Any, source: Any, photos: Path
+) -> None:
+    rows = [{"file": "a.jpg", "said": "It is wet.", "gold": "neutral"}]
+    shown = {"image": "file", "hypothesis": "said"}
+    told = convert(source("t.jsonl", rows, media=str(photos), columns={**shown, "label": "gold"}))
+    assert [each.label for record in told.dataset.records() for each in record.annotations] == ["neutral"]
+    hidden = convert(source("t.jsonl", rows, media=str(photos), columns=shown))
+    assert [each.label for record in hidden.dataset.records() for each in record.annotations] == [None]
