@@ -7,6 +7,7 @@ import re
 import pytest
 
 from pipelines.source import SourceConfig, spelt_split
+from pipelines.sources.coco_instances import Config as CocoConfig
 from pipelines.sources.glue import Config as GlueConfig
 
 
@@ -23,3 +24,8 @@ def test_splits_in_another_script_stay_apart() -> None:
 
 def test_a_split_read_off_a_files_name_can_stand_in_a_key_too() -> None:
     assert GlueConfig(annotations="MNLI/dev matched-訓.tsv").split_name() == "dev_matched"
+
+
+@pytest.mark.parametrize("name", ["instances_val2017.json", "person_keypoints_val2017.json"])
+def test_a_split_is_read_off_every_official_file_of_boxes(name: str) -> None:
+    assert CocoConfig(annotations=name, media="val2017").split_name() == "val"
