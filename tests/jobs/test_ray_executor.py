@@ -64,6 +64,13 @@ def test_stateful_work_is_made_once_per_worker(tmp_path: Path) -> None:
     assert os.getpid() not in pids
 
 
+def test_work_that_waits_for_an_actor_without_room_goes_to_an_idle_one(tmp_path: Path) -> None:
+    # Four actors on two processors: as where a node was lost, some never come up while the others keep theirs.
+    outcomes = list(RayExecutor(workers=4).run(partial(_loaded, str(tmp_path)), range(4), stateful=True))
+    assert sorted(outcome.unit for outcome in outcomes) == [0, 1, 2, 3]
+    assert len({outcome.result for outcome in outcomes}) <= 2
+
+
 def test_workers_find_our_rooms_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (outcome,) = RayExecutor(workers=1).run(_where_is_our_code, [0])
