@@ -1,6 +1,6 @@
 """Two processes of a run beside one, at the same global batch: what is lost in the compute part, and in the whole step.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.two_processes [batch=8] [rounds=3] [shape=small]
+    OMP_NUM_THREADS=1 python -m benchmarks.two_processes [batch=16] [rounds=3] [shape=small]
 
 On an otherwise idle machine of two cores or more; one thread each, gradients averaged by DDP over gloo. The compute part is forward
 and backward without the exchange of gradients, and the whole step adds the exchange, which on one machine's CPUs is no claim about
@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", help="batch= (even) rounds= shape=small|base|tiny")
     said = dict(each.split("=", 1) for each in parser.parse_args().settings)
-    shape, batch, rounds = said.get("shape", "small"), int(said.get("batch", 8)), int(said.get("rounds", 3))
+    shape, batch, rounds = said.get("shape", "small"), int(said.get("batch", 16)), int(said.get("rounds", 3))
     if shape not in SHAPES or batch % 2:
         raise SystemExit(f"shape={shape} batch={batch}: shapes are {', '.join(SHAPES)}, and a batch is even")
     result = {"shape": shape, "batch": batch, "rounds": rounds, "cpus": len(os.sched_getaffinity(0))}
