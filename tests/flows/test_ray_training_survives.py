@@ -139,3 +139,20 @@ def test_without_one_of_its_nodes_the_run_goes_on_with_the_other(
     assert f"step {STEPS}/{STEPS}" in said
     steps = [yaml.safe_load(line)["step"] for line in (output / "order.jsonl").read_text().splitlines()]
     assert steps == list(range(1, STEPS + 1))
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_asked_to_end_lets_its_workers_save_first(
+    tmp_path: Path,
+    tiny_training: Callable[..., dict[str, Any]],
+    driver: Callable[[dict[str, Any]], subprocess.Popen[str]],
+) -> None:
+    output = tmp_path / "run"
+    process = driver({**_values(tiny_training, output), "steps": 100_000, "checkpoint_every": 10, "workers": 2})
+    _wait_for_step(output, 10, process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, said[-3000:]
+    assert f"step {find_checkpoint(output).step}/100000" in said
+    assert "stopped: the same command goes on from here" in said
+    assert not (output / ".stop").exists()
