@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.demo.captions import NOUNS, PLACES, article, plural
+from jobs.demo.captions import NOUNS, PLACES, Claim, article, draw_claim, phrase
 from jobs.demo.drawing import render
 from jobs.demo.raw import DemoRawConfig, Split, draw_world, open_task_folder, write_once
 from jobs.demo.scenes import COLOURS, KINDS, Kind, Scene, pick
@@ -27,9 +27,10 @@ SIDES = ("left", "right")
 PUBLISHED: Mapping[Split, str] = {"train": "train", "val": "dev", "test": "test1"}
 PER_PAIR = {"train": 8, "val": 8, "test": 5}  # statements at most, on the average over a split's pairs
 ALIKE = 0.7  # share of pairs whose scenes have a kind of thing in common, so that a glance at one picture is not enough
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+OTHERS = 3  # scenes per pair of which is told what the pair does not show
 
 Pair = tuple[Scene, Scene]
+Told = tuple[Claim, str]  # and how it is said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Stated:
 
     pair: int  # its number in the split
     text: str
-    about: str  # one picture, both, or their number of things
+    about: str  # any picture, a side, a thing or a place on a side, both
     truth: bool
 
 
@@ -84,8 +85,14 @@ def draw_pairs(scenes: Sequence[Scene], rng: np.random.Generator) -> tuple[Pair,
 
 def state(pairs: Sequence[Pair], rng: np.random.Generator, *, limit: int) -> tuple[tuple[Stated, ...], ...]:
     """Choose at most `limit` statements in couples: one text about two pairs, once true and once false."""
+    told = {scene: _tell(scene, rng) for pair in pairs for scene in pair}
+    scenes = tuple(told)
+    items: list[Stated] = []
+    for number, pair in enumerate(pairs):
+        others = [pick(rng, scenes) for _ in range(OTHERS)]
+        items += statable(number, pair, [told[scene] for scene in (*pair, *others)], rng)
     return balanced(
-        [each for number, pair in enumerate(pairs) for each in statable(number, pair, rng)],
+        items,
         rng,
         text=lambda each: each.text,
         answer=lambda each: each.truth,
@@ -95,10 +102,33 @@ def state(pairs: Sequence[Pair], rng: np.random.Generator, *, limit: int) -> tup
     )
 
 
-def statable(number: int, pair: Pair, rng: np.random.Generator) -> Iterator[Stated]:
-    """Statements about a pair: true ones, and such as are false by one word or for one of the pictures."""
-    for about, text, truth in (*_of_one(pair, rng), *_of_both(pair), *_of_all(pair, rng)):
+def statable(number: int, pair: Pair, told: Sequence[Told], rng: np.random.Generator) -> Iterator[Stated]:
+    """Statements about a pair: true ones, and such as are false by a word, for one of the pictures, or altogether.
+
+    Args:
+        number: of the pair.
+        pair: the left and the right scene.
+        told: what is told of scenes, of the pair's own and of others.
+        rng: draws the colours of things that are not there.
+    """
+    for about, text, truth in (*_of_any(pair, told), *_of_one(pair, rng), *_of_both(pair)):
         yield Stated(pair=number, text=text, about=about, truth=truth)
+
+
+def _tell(scene: Scene, rng: np.random.Generator) -> Told:
+    """Tell all there is to a scene, beginning with its things."""
+    claim = draw_claim(scene, rng, silent=0.0)
+    while (text := phrase(claim, rng)).startswith("There ") or ", there " in text:
+        pass
+    return claim, text[0].lower() + text[1:]
+
+
+def _of_any(pair: Pair, told: Sequence[Told]) -> Iterator[tuple[str, str, bool]]:
+    for claim, text in told:
+        left, right = (claim.holds(scene) for scene in pair)
+        yield "any", f"One image shows {text}", left or right
+        for side, holds in zip(SIDES, (left, right), strict=True):
+            yield "side", f"The {side} image shows {text}", holds
 
 
 def _of_one(pair: Pair, rng: np.random.Generator) -> Iterator[tuple[str, str, bool]]:
@@ -121,18 +151,6 @@ def _of_both(pair: Pair) -> Iterator[tuple[str, str, bool]]:
             shared = kind in left and kind in right
             yield "both", f"Both images show {article(noun)} {noun}.", shared
             yield "both", f"Only one of the images shows {article(noun)} {noun}.", not shared
-
-
-def _of_all(pair: Pair, rng: np.random.Generator) -> Iterator[tuple[str, str, bool]]:
-    totals = Counter({kind: 0 for scene in pair for kind in _kinds(scene)})
-    for scene in pair:
-        totals.update({group.kind: group.count for group in scene.groups})
-    for kind, total in sorted(totals.items()):
-        other = pick(rng, [number for number in range(1, len(NUMBERS)) if abs(number - total) == 1])
-        for noun in NOUNS[kind]:
-            for number in (total, other):
-                words = f"{NUMBERS[number]} {noun if number == 1 else plural(noun)}"
-                yield "number", f"There {'is' if number == 1 else 'are'} exactly {words} in total.", number == total
 
 
 def _kinds(scene: Scene) -> set[Kind]:
