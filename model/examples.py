@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.utils.data import default_collate
 
+
+class UnfitError(ValueError):
+    """Examples that cannot be learned from or asked about as the family is configured; the message is for whoever chose them."""
+
+
 UnitBox = tuple[float, float, float, float]  # x0, y0, x1, y1 as fractions of the picture, in [0, 1]
 
 

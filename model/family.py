@@ -104,6 +104,7 @@ class Family(nn.Module, ABC):
     """A model line. `__init__` declares parts; loading and downloading happen elsewhere."""
 
     serves: ClassVar[frozenset[type[Example]]]
+    least_batch: ClassVar[int] = 1  # examples that a training forward pass needs, where its loss relates them
 
     @abstractmethod
     def forward(self, batch: Any, progress: Progress) -> Losses:

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from model.examples import Example
+from model.examples import Example, UnfitError
 from model.family import Batch, Processor
 from shards.address import example_rng, keyed_bits
-from shards.errors import ConfigError, OstrakaError
+from shards.errors import ConfigError, InputError, OstrakaError
 from shards.foresight import Foresight
 from shards.stream import Damage, Item, RecordStream, check_damage
 from trainers.arrival import Deferred, unaugmented
@@ -287,7 +287,10 @@ class _StepMaker(Dataset[Any]):
         return _Made(name=item.name, example=example, seed=own_seed, deferred=self.view.take_deferred())
 
     def _batch(self, part: Sequence[_Made]) -> Batch:
-        batch = self.processor([each.example for each in part], [each.seed for each in part], train=self.train)
+        try:
+            batch = self.processor([each.example for each in part], [each.seed for each in part], train=self.train)
+        except UnfitError as error:
+            raise InputError(str(error)) from error
         return unaugmented(batch, [each.deferred for each in part])
 
 

@@ -98,8 +98,12 @@ def prepare(config: TrainConfig, group: Group, termination: Termination) -> Run:
     if task.emits not in model.family.serves:
         raise ConfigError(
             f"task.kind={config.task.get('kind')!r} makes {task.emits.__name__} examples, "
-            f"which family {model.spec['kind']!r} does not serve"
+            f"which family {model.spec['kind']!r} as it is configured does not learn from; it learns from "
+            f"{' and '.join(sorted(kind.__name__ for kind in model.family.serves))} examples: choose a preset of the task, or "
+            "another family.head.kind"
         )
+    if config.batch_tokens is None:
+        _refuse_small_parts(config, group, least=model.family.least_batch)
     config = config.model_copy(update={"family": dict(model.spec)})
     if checkpoint is not None:
         refuse_another_run(checkpoint, config, streams)
@@ -142,6 +146,16 @@ def prepare(config: TrainConfig, group: Group, termination: Termination) -> Run:
         saver=saver,
         checkpoint=checkpoint,
     )
+
+
+def _refuse_small_parts(config: TrainConfig, group: Group, *, least: int) -> None:
+    part = config.batch_size // (group.world * config.micro_batches)
+    if part < least:
+        raise ConfigError(
+            f"batch_size={config.batch_size} leaves {part} examples to each of {group.world} process(es) times "
+            f"{config.micro_batches} micro-batch(es), and this family relates at least {least} with one another; set "
+            f"batch_size to {least * group.world * config.micro_batches} or more"
+        )
 
 
 def steps_of(config: TrainConfig, order: Stream) -> int:

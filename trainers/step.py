@@ -12,8 +12,10 @@ import torch
 import xxhash
 from torch import Tensor
 
+from model.examples import UnfitError
 from model.family import Batch, Family, Losses, Progress
 from model.layers.layer import compile_layers
+from shards.errors import InputError
 from trainers.arrival import arrived
 from trainers.bad_loss import BadLossConfig, KeptBuffers, LossGuard, OnBadLoss
 from trainers.distributed import Group
@@ -130,9 +132,15 @@ class TrainStep:
     def _backward(self, batch: Batch, progress: Progress, *, share: float, last: bool) -> Losses:
         with self._parallel.exchange(last=last):
             with self._autocast():
-                losses = self._forward(batch, progress)
+                losses = self._losses(batch, progress)
             torch.autograd.backward(losses.total * share)
         return losses
+
+    def _losses(self, batch: Batch, progress: Progress) -> Losses:
+        try:
+            return self._forward(batch, progress)
+        except UnfitError as error:
+            raise InputError(str(error)) from error
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.precision == "fp32":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softmax
 
+from model.examples import UnfitError
 from model.objectives.match import draw
 
 FIRST, SECOND, NEITHER = range(3)
@@ -35,12 +36,13 @@ def draw_assignment(similarity: Tensor, *, same: Tensor, noise: Tensor, neither:
         The pictures, the labels and what was drawn by.
 
     Raises:
-        ValueError: a batch of fewer than three pictures, of which no caption can be shown two others.
+        UnfitError: a batch of fewer than three pictures, of which no caption can be shown two others.
     """
     batch = len(same)
     if batch < 3:
-        raise ValueError(
-            f"text assignment shows two other pictures of the batch, which has {batch}; make it at least 3"
+        raise UnfitError(
+            f"text assignment shows two other pictures of the batch, and this part of it has {batch}; give every process and "
+            "micro-batch at least 3"
         )
     weights = softmax(similarity, dim=1).masked_fill(same, 0.0)
     own = torch.arange(batch, device=same.device)

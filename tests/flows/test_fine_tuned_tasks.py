@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from shards.errors import ConfigError, InputError
 from shards.reader import Dataset
 from shards.records import Question
 from tests.askable import (
@@ -125,3 +126,36 @@ def test_two_pictures_from_pretraining_through_text_assignment_to_statements(
     assert {row["predicted"] for row in rows} <= {"True", "False"}
     assert scores.metrics["constant"] == pytest.approx(75)
     assert find_checkpoint(third).step == 4
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "head"),
+    [
+        ("vqa", questions(told=False), {"kind": "answers"}),
+        ("entailment", hypotheses(told=False), {"kind": "classes"}),
+        ("statement", statements(told=False), {"kind": "compare"}),
+    ],
+)
+def test_training_on_a_split_without_published_truth_is_refused_by_a_sentence_that_names_a_record(
+    tmp_path: Path, annotated: Callable[..., Dataset], task: str, rows: Any, head: Mapping[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r"untold-\d+.*: has no (answer|label) to learn"):
+        _train(tmp_path / "run", annotated("untold", rows), task=task, family={"head": head})
+
+
+@pytest.mark.parametrize("parts", [{"batch_size": 2}, {"batch_size": 8, "micro_batches": 4}])
+def test_text_assignment_is_refused_before_it_begins_where_a_part_of_a_batch_has_no_two_other_pictures(
+    tmp_path: Path, annotated: Callable[..., Dataset], parts: Mapping[str, int]
+) -> None:
+    data = annotated("captions", captions())
+    with pytest.raises(ConfigError, match=rf"batch_size to {3 * parts.get('micro_batches', 1)} or more"):
+        _train(tmp_path / "run", data, task="pretraining", family={"head": {"kind": "assign"}}, **parts)
+
+
+def test_text_assignment_over_batches_of_tokens_names_a_part_that_is_too_small(
+    tmp_path: Path, annotated: Callable[..., Dataset]
+) -> None:
+    data, tokens = annotated("captions", captions()), {"batch_tokens": 2, "batch_parts": 1}
+    costs = {"fixed": 1.0, "per_character": 0.0}
+    with pytest.raises(InputError, match="this part of it has 2"):
+        _train(tmp_path / "run", data, task="pretraining", family={"head": {"kind": "assign"}}, tokens=costs, **tokens)

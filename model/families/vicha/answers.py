@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softmax
 
-from model.examples import Example, Generate
+from model.examples import Example, Generate, UnfitError
 from model.families.vicha.batch import AnswersBatch
 from model.families.vicha.config import Config
 from model.families.vicha.finetuned import SIDES, Finetuned
@@ -69,7 +69,7 @@ class VichaAnswers(Finetuned[Answerer]):
         """Compute one step with everything it is made of; its loss is named `answers`.
 
         Raises:
-            ValueError: the batch has no answers.
+            UnfitError: the batch has no answers.
         """
         texts, owners, weights = _answers(batch)
         soften = soften if self.head_config.soft_answers == "used" else 0.0
@@ -163,7 +163,7 @@ def _answers(batch: AnswersBatch) -> tuple[AnswerTexts, Tensor, Tensor]:
         or batch.target_positions is None
         or batch.target_ids is None
     ):
-        raise ValueError("this batch holds questions without answers; train on a split whose answers are published")
+        raise UnfitError("this batch holds questions without answers; train on a split whose answers are published")
     texts = AnswerTexts(
         ids=batch.answer_ids, mask=batch.answer_mask, positions=batch.target_positions, targets=batch.target_ids
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, softmax
 
-from model.examples import Example, Paired
+from model.examples import Example, Paired, UnfitError
 from model.families.vicha.batch import PairBatch, Pictures
 from model.families.vicha.compare import PairReader, double_fusion_layers
 from model.families.vicha.config import Config
@@ -51,6 +51,7 @@ class VichaAssign(Finetuned[Assigner]):
     """Each caption is shown two pictures of the batch: its own and another one, or two others."""
 
     serves: ClassVar[frozenset[type[Example]]] = frozenset({Paired})
+    least_batch: ClassVar[int] = 3
 
     def __init__(self, config: Config) -> None:
         assert isinstance(config.head, AssignHead)
@@ -64,10 +65,10 @@ class VichaAssign(Finetuned[Assigner]):
         """Compute one step with everything it is made of; its loss is named `assign`.
 
         Raises:
-            ValueError: the batch holds no pictures, or fewer than the three that an assignment needs.
+            UnfitError: the batch holds no pictures, or fewer than the three that an assignment needs.
         """
         if batch.pixels is None:
-            raise ValueError("this batch holds no pictures; give every example one picture")
+            raise UnfitError("this batch holds no pictures; give every example one picture")
         pictures = Pictures(pixels=batch.pixels, concept_ids=batch.concept_ids, concept_mask=batch.concept_mask)
         seen, _ = self.look(self.student, pictures)
         read = self.student.text(batch.text_ids, batch.text_mask)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softmax
 
-from model.examples import Classify, Example
+from model.examples import Classify, Example, UnfitError
 from model.families.vicha.batch import ClassesBatch
 from model.families.vicha.config import Config
 from model.families.vicha.finetuned import ClassHead, Finetuned
@@ -54,10 +54,10 @@ class VichaClasses(Finetuned[Classifier]):
         """Compute one step with everything it is made of; its loss is named `classes`.
 
         Raises:
-            ValueError: the batch has no labels.
+            UnfitError: the batch has no labels.
         """
         if batch.labels is None:
-            raise ValueError("this batch holds texts without a class; train on a split whose labels are published")
+            raise UnfitError("this batch holds texts without a class; train on a split whose labels are published")
         self.move_twin()
         logits, twin_logits = self.logits(self.student, batch), None
         if self.twin is not None and soften > 0:

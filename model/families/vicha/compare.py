@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from model.examples import Compare, Example
+from model.examples import Compare, Example, UnfitError
 from model.families.vicha.batch import CompareBatch, Pictures
 from model.families.vicha.classes import rank_classes, weighted_mean
 from model.families.vicha.config import Config
@@ -73,10 +73,10 @@ class VichaCompare(Finetuned[Comparer]):
         """Compute one step with everything it is made of; its loss is named `compare`.
 
         Raises:
-            ValueError: the batch has no labels.
+            UnfitError: the batch has no labels.
         """
         if batch.labels is None:
-            raise ValueError("this batch holds sentences without a label; train on a split whose labels are published")
+            raise UnfitError("this batch holds sentences without a label; train on a split whose labels are published")
         self.move_twin()
         student, twin = self.side(self.student, batch), None
         if self.twin is not None and soften > 0:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.examples import Classify, Compare, Example, Generate, stack_images
+from model.examples import Classify, Compare, Example, Generate, UnfitError, stack_images
 from model.families.vicha.answers import RankTokens
 from model.families.vicha.batch import AnswersBatch, ClassesBatch, CompareBatch
 from model.families.vicha.config import Config
@@ -35,11 +35,11 @@ class HeadProcessor(PictureTextProcessor):
         """Stack the pictures of each example: (B, 3, H, W), or (B, pictures, 3, H, W) where there are several.
 
         Raises:
-            ValueError: an example has fewer pictures, or one has another size than the view says.
+            UnfitError: an example has fewer pictures, or one has another size than the view says.
         """
         for example in examples:
             if len(example.images) < pictures:
-                raise ValueError(f"{example.key}: has {len(example.images)} pictures where {pictures} are needed")
+                raise UnfitError(f"{example.key}: has {len(example.images)} pictures where {pictures} are needed")
         self.check_sizes(examples)
         stacked = [stack_images(tuple(examples), position) for position in range(pictures)]
         return stacked[0] if pictures == 1 else torch.stack(stacked, dim=1)
@@ -72,12 +72,13 @@ class ClassesProcessor(HeadProcessor):
         """Make a batch of `Classify` examples.
 
         Raises:
-            ValueError: an example is of another kind or names other classes than the head, or its picture does not fit.
+            UnfitError: an example is of another kind or names other classes than the head, or in training none.
+            ValueError: its picture does not fit.
         """
         found = of_kind(examples, Classify, seeds)
         for example in found:
             if example.classes != self.classes:
-                raise ValueError(
+                raise UnfitError(
                     f"{example.key}: classes {example.classes} where the model tells apart {self.classes}; "
                     "set family.head.classes to the task's"
                 )
@@ -92,7 +93,7 @@ class ClassesProcessor(HeadProcessor):
             text_mask=text_mask,
             concept_ids=concept_ids,
             concept_mask=concept_mask,
-            labels=_labels([example.label for example in found]),
+            labels=_labels(found, [each.label for each in found], train=train),
             weights=_weights(found),
         )
 
@@ -104,7 +105,8 @@ class CompareProcessor(HeadProcessor):
         """Make a batch of `Compare` examples.
 
         Raises:
-            ValueError: an example is of another kind, has not two pictures, or one of another size.
+            UnfitError: an example is of another kind, has not two pictures, or in training no label.
+            ValueError: a picture is of another size.
         """
         found = of_kind(examples, Compare, seeds)
         text_ids, text_mask = self.captions([example.text for example in found])
@@ -120,7 +122,7 @@ class CompareProcessor(HeadProcessor):
             concept_mask=concept_mask,
             second_concept_ids=second_ids,
             second_concept_mask=second_mask,
-            labels=_labels([None if example.label is None else int(example.label) for example in found]),
+            labels=_labels(found, [None if each.label is None else int(each.label) for each in found], train=train),
             weights=_weights(found),
         )
 
@@ -137,7 +139,8 @@ class AnswersProcessor(HeadProcessor):
         """Make a batch of `Generate` examples; without answers where none of them has any.
 
         Raises:
-            ValueError: an example is of another kind, or its picture does not fit; or in training one has no answer.
+            UnfitError: an example is of another kind, or in training one has no answer.
+            ValueError: its picture does not fit.
         """
         found = of_kind(examples, Generate, seeds)
         words = self.head.max_words if train else self.head.eval_max_words
@@ -163,7 +166,7 @@ class AnswersProcessor(HeadProcessor):
     def _with_answers(self, batch: AnswersBatch, examples: Sequence[Generate]) -> AnswersBatch:
         for example in examples:
             if not example.targets:
-                raise ValueError(
+                raise UnfitError(
                     f"{example.key}: has no answer to learn; leave questions without answers out of training"
                 )
         targets = [(row, target) for row, example in enumerate(examples) for target in example.targets]
@@ -185,8 +188,16 @@ class AnswersProcessor(HeadProcessor):
         return pad(rows, pad_id=self.tokenizer.pad_id)
 
 
-def _labels(labels: Sequence[int | None]) -> Tensor | None:
-    """Stack labels; `None` where any is unknown, as all are in a test split."""
+def _labels(examples: Sequence[Example], labels: Sequence[int | None], *, train: bool) -> Tensor | None:
+    """Stack labels; `None` where any is unknown, as all are in a test split.
+
+    Raises:
+        UnfitError: one is unknown in training.
+    """
+    if train and None in labels:
+        raise UnfitError(
+            f"{examples[labels.index(None)].key}: has no label to learn; train on a split whose labels are published"
+        )
     known = [label for label in labels if label is not None]
     return torch.tensor(known) if len(known) == len(labels) else None
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.examples import Example, Paired
+from model.examples import Example, Paired, UnfitError
 from model.families.vicha.batch import PairBatch
 from model.families.vicha.config import Config
 from model.families.vicha.towers import ConceptStates, Towers
@@ -231,7 +231,7 @@ class Vicha(Family):
 
     def _pixels(self, batch: PairBatch) -> Tensor:
         if batch.pixels is None:
-            raise ValueError("this batch holds no pictures; give every example one picture")
+            raise UnfitError("this batch holds no pictures; give every example one picture")
         return self.normalise(batch.pixels)  # type: ignore[no-any-return]
 
     def _look(self, towers: Towers, batch: PairBatch, patches: Tensor, *, masked: bool) -> Side:

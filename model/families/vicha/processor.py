@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.examples import Example, Paired, View, stack_images
+from model.examples import Example, Paired, UnfitError, View, stack_images
 from model.families.vicha.batch import PairBatch
 from model.families.vicha.config import Config, Padding
 from model.families.vicha.heads import AssignHead
@@ -201,14 +201,15 @@ def of_kind(examples: Sequence[Example], kind: type[ExampleT], seeds: Sequence[i
     """Check that all examples are of one kind and have a seed each.
 
     Raises:
-        ValueError: one is of another kind, or there is not one seed per example.
+        UnfitError: one is of another kind.
+        ValueError: there is not one seed per example.
     """
     if len(seeds) != len(examples):
         raise ValueError(f"{len(seeds)} seeds given for {len(examples)} examples; give one each")
     found = [example for example in examples if isinstance(example, kind)]
     if len(found) != len(examples):
         odd = next(example for example in examples if not isinstance(example, kind))
-        raise ValueError(
+        raise UnfitError(
             f"{odd.key}: this vicha reads {kind.__name__} examples, not {type(odd).__name__}; choose a task that fits its head"
         )
     return found

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from model.examples import UnfitError
 from model.families.vicha.config import Config
 from model.towers.image import ImageStates, ImageTower
 from model.towers.text import FusionTower, TextConfig, TextStates, TextTower, WordHead
@@ -55,12 +56,12 @@ class Reader(nn.Module, Generic[FusionT]):
         """Read (B, K) concept ids; `None` where the family sees no concepts.
 
         Raises:
-            ValueError: the family sees concepts and none are given.
+            UnfitError: the family sees concepts and none are given.
         """
         if self.concepts is None:
             return None
         if ids is None or mask is None:
-            raise ValueError("this batch holds no concepts, which the family is configured to see")
+            raise UnfitError("this batch holds no concepts, which the family is configured to see")
         return self.concepts(ids, mask)  # type: ignore[no-any-return]
 
     def see(self, patches: Tensor, concepts: ConceptStates | None) -> ImageStates:
