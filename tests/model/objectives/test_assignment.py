@@ -53,5 +53,5 @@ def test_the_same_picture_under_another_number_is_never_another_picture() -> Non
 
 
 def test_two_pictures_are_too_few() -> None:
-    with pytest.raises(ValueError, match="this part of it has 2; .* at least 3"):
+    with pytest.raises(ValueError, match=r"this part of it has 2; .* at least 3"):
         draw_assignment(torch.zeros(2, 2), same=torch.eye(2, dtype=torch.bool), noise=torch.rand(2, 3), neither=0.5)
