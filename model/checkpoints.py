@@ -126,7 +126,10 @@ def read_tensors(path: str | Path, *, allowed: Sequence[type] = ()) -> dict[str,
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such weights file; check the path")
+        problem = (
+            "is a folder; give the file of weights in it" if path.is_dir() else "no such weights file; check the path"
+        )
+        raise ValueError(f"{path}: {problem}")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -140,9 +143,15 @@ def read_tensors(path: str | Path, *, allowed: Sequence[type] = ()) -> dict[str,
         with torch.serialization.safe_globals(list(allowed)):
             # Mapped, not read: released files hold twice the model's size in optimiser moments that nobody asks for.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: cannot be read as tensors alone ({reason}); convert it to safetensors") from error
+    except pickle.UnpicklingError as error:
+        # Torch's own words would advise to run whatever code the file holds.
+        raise ValueError(
+            f"{path}: cannot be read as tensors alone: it is no torch file, or holds code or objects beside them, which are "
+            "never run; save its tensors as safetensors"
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200] or "it ends too early"
+        raise ValueError(f"{path}: cannot be read as tensors alone ({reason}); copy or save it again") from error
     return _tensors(content, path)
 
 
@@ -215,7 +224,7 @@ def average(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float] | N
         ValueError: no states, weights that do not fit, or a tensor of another shape.
     """
     shares = list(weights) if weights is not None else [1 / max(1, len(states))] * len(states)
-    if not states or len(shares) != len(states) or abs(sum(shares) - 1) > 1e-6:
+    if not states or len(shares) != len(states) or not abs(sum(shares) - 1) <= 1e-6:
         raise ValueError(f"{len(states)} checkpoints with weights {shares}: give one weight each, adding up to 1")
     averaged: dict[str, Tensor] = {}
     for name, first in states[0].items():

@@ -90,8 +90,9 @@ class Sidecar:
             names: list[str] = file.schema_arrow.names
             unknown = [field for field in fields if field not in names]
             if unknown:
+                found = ", ".join(name for name in names if name != "key")
                 raise DatasetError(
-                    f"{storage.path(path)} has no field {unknown[0]!r}; it has {', '.join(name for name in names if name != 'key')}"
+                    f"{storage.path(path)} has no field {unknown[0]!r}; it has {found}; name another column"
                 )
             return file.read(columns=["key", *fields], use_threads=False)
         except FileNotFoundError as problem:

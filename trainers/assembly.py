@@ -25,7 +25,7 @@ from shards.view import View, open_view
 from trainers.checkpoint import STATE, Checkpoint, CheckpointError, find_checkpoint
 from trainers.config import TrainConfig
 from trainers.imported import ImportedConfig, is_imported
-from trainers.pairing import CONCEPTS, NEGATIVES
+from trainers.pairing import CONCEPTS, NEGATIVES, PHRASES, WRONG_CAPTIONS
 from trainers.tasks import load_task
 
 VOCABULARY = Path("tokenizer") / "vocab.txt"  # inside a run folder
@@ -61,8 +61,11 @@ def open_streams(config: TrainConfig) -> OpenStreams:
     }
     sidecars: dict[str, dict[str, Sidecar]] = {
         name: {
-            column: open_column(datasets[name], wanted)
-            for column, wanted in ((CONCEPTS, stream.concepts), (NEGATIVES, stream.negatives))
+            column: open_column(datasets[name], wanted, field=field)
+            for column, wanted, field in (
+                (CONCEPTS, stream.concepts, PHRASES),
+                (NEGATIVES, stream.negatives, WRONG_CAPTIONS),
+            )
             if wanted is not None
         }
         for name, stream in config.streams.items()
@@ -76,16 +79,22 @@ def open_streams(config: TrainConfig) -> OpenStreams:
 
 def open_concepts(dataset: Dataset, column_or_folder: str) -> Sidecar:
     """Open a concepts sidecar that covers the whole dataset."""
-    return open_column(dataset, column_or_folder)
+    return open_column(dataset, column_or_folder, field=PHRASES)
 
 
-def open_column(dataset: Dataset, column_or_folder: str) -> Sidecar:
-    """Open a sidecar that covers the whole dataset."""
+def open_column(dataset: Dataset, column_or_folder: str, *, field: str) -> Sidecar:
+    """Open a sidecar that covers the whole dataset and says `field` of each record.
+
+    Raises:
+        DatasetError: it does not, or there is no such sidecar.
+    """
     sidecar = open_sidecar(dataset, column_or_folder)
     if not sidecar.is_complete:
         raise DatasetError(
             f"{dataset.path}: sidecar {sidecar.folder} does not cover every shard; run the job that makes it again"
         )
+    if len(dataset.manifest):
+        sidecar.table(0, fields=(field,))  # a column of another kind is told of now, not by the first batch
     return sidecar
 
 

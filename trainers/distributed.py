@@ -172,8 +172,10 @@ def choose_device(device: str, *, local_rank: int) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"device={device!r} is no device; use auto, cpu, cuda or cuda:<number>") from error
-    if chosen.type != "cuda":
+    if device == "cpu":
         return chosen
+    if chosen.type != "cuda":
+        raise ConfigError(f"device={device!r} is none of auto, cpu, cuda and cuda:<number>; use one of them")
     if not torch.cuda.is_available():
         raise ConfigError(f"device={device!r}, but torch sees no CUDA device here; use device=cpu or device=auto")
     # A launcher may show each process all devices of the node, or only its own.

@@ -21,7 +21,7 @@ from trainers.exam import Crew, OnProgress, shown_concepts, silent
 from trainers.gallery import Gallery, read_gallery
 from trainers.recall import best_ranks, chance, recall
 from trainers.rerank import Reranked, Scoring
-from trainers.results import write_results
+from trainers.results import ensure_writable, write_results
 from trainers.retrieval import check_compares, compare, nearest_rows
 
 NAMED = 10  # candidates that predictions.jsonl names per query
@@ -107,6 +107,8 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
         check_compares(config, run)
         dataset = open_dataset(config.dataset, annotations=config.annotations, cache=config.cache)
         gallery = read_gallery(dataset, shown_concepts(config, run, dataset), limit=config.limit)
+        if group.is_main:
+            ensure_writable(Path(config.output))
     relevant = gallery.relevant()
     compared = compare(run, gallery, config=config, crew=Crew(group, on_progress))
     found, similarity = compared.found, compared.cosine

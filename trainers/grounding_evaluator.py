@@ -30,7 +30,7 @@ from trainers.expression_maps import (
     size_of,
 )
 from trainers.metrics.referring import FOUND_AT, WidthBox, found_by_split, intersection_over_union, widths
-from trainers.results import write_results
+from trainers.results import ensure_writable, write_results
 from trainers.tasks.grounding import GroundingTask
 
 NAMED = 5  # proposed boxes that predictions.jsonl names per expression
@@ -101,6 +101,8 @@ def _evaluated(config: EvaluateConfig, task: GroundingTask, group: Group, on_pro
         places = list_places(dataset, (Grounding,), limit=config.limit)
         exam = Exam(dataset, shown_concepts(config, run, dataset), task, places)
         boxes = proposals_of(exam, read_proposals(task.config.proposals), where=dataset.path)
+        if group.is_main:
+            ensure_writable(Path(config.output))
     seen = map_expressions(run, exam, boxes, range(len(exam)), config=config, crew=Crew(group, on_progress))
     verdicts = [_judge(task, *each) for each in zip(places, seen, boxes, strict=True)]
     metrics, chance = _summed_up(verdicts, proposed=task.config.proposals is not None)

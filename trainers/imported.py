@@ -17,6 +17,7 @@ from shards.errors import ConfigError
 from shards.remote import CacheConfig
 from trainers.checkpoint import CheckpointFolder, RunState
 from trainers.config import StreamConfig
+from trainers.results import ensure_writable
 
 VOCABULARY = Path("tokenizer") / "vocab.txt"  # as in every run folder
 REPORT = "import.json"
@@ -57,11 +58,12 @@ def write_imported(
         The checkpoint's folder.
 
     Raises:
-        ConfigError: the folder holds checkpoints.
+        ConfigError: the folder holds checkpoints, or cannot be written.
     """
     folder = run / "checkpoints"
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"output={str(run)!r} holds checkpoints already; give a folder of its own")
+    ensure_writable(run)
     (run / VOCABULARY).parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(run / VOCABULARY)
     if report is not None:

@@ -14,7 +14,9 @@ from shards.stream import Item
 from trainers.task import ImageView
 
 NEGATIVES = "negatives"  # the sidecar column that holds wrong captions of an image
+WRONG_CAPTIONS = "captions"  # its field of them
 CONCEPTS = "concepts"  # the sidecar column that holds an image's phrases, best first
+PHRASES = "phrases"  # its field of them
 SECOND_PHRASES = "second_phrases"  # in it, those of the second picture
 
 AnnotationT = TypeVar("AnnotationT", Caption, Entailment, Grounding, Question, Statement)
@@ -56,8 +58,10 @@ def wrong_text_of(item: Item, rng: np.random.Generator, *, share: float) -> str:
     row = item.sidecars.get(NEGATIVES)
     if row is None:
         return ""
-    made_of = row.get("annotations") or [item.annotation or 0] * len(row["captions"])
-    texts = [text for text, number in zip(row["captions"], made_of, strict=True) if number == (item.annotation or 0)]
+    made_of = row.get("annotations") or [item.annotation or 0] * len(row[WRONG_CAPTIONS])
+    texts = [
+        text for text, number in zip(row[WRONG_CAPTIONS], made_of, strict=True) if number == (item.annotation or 0)
+    ]
     wanted, place = rng.random(2)
     return texts[int(place * len(texts))] if texts and wanted < share else ""
 
@@ -85,7 +89,7 @@ def annotation_of(record: Record, annotation: int | None, kind: type[AnnotationT
 def concepts_of(item: Item) -> tuple[str, ...]:
     """The picture's concepts, best first; empty where the stream reads no concepts sidecar."""
     row = item.sidecars.get(CONCEPTS)
-    return tuple(row["phrases"]) if row is not None else ()
+    return tuple(row[PHRASES]) if row is not None else ()
 
 
 def second_concepts_of(item: Item) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ the truth. Over a dataset it goes in parts that are kept, so that the same comma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from trainers.config import PredictConfig
 from trainers.distributed import joined_group
 from trainers.exam import Crew, OnProgress, silent
 from trainers.predictions import PredictionFolder
-from trainers.results import write_whole
+from trainers.results import ensure_writable, write_whole
 from trainers.shelf import given_pictures
 from trainers.task import RankedTask, SubmittedTask, Task
 from trainers.tasks import load_task
@@ -102,6 +102,9 @@ def _predicted(config: PredictConfig, crew: Crew, choose: ConceptChooser | None)
         _check(config, kind, task)
         run = open_run(config.checkpoint, device=group.device)
         asker = _asker(config, run, task, choose)
+        if group.is_main:
+            for key, place in _written_to(config):
+                ensure_writable(place, key=key)
         folder = _folder(config, run, kind, asker) if group.is_main and config.output is not None else None
     was_done = bool(group.tell(True if folder is not None and folder.is_finished else None))
     kept: list[dict[str, Any]] = []
@@ -173,6 +176,14 @@ def _folder(config: PredictConfig, run: TrainedRun, kind: str, asker: Asker) -> 
     }
     assert config.output is not None
     return PredictionFolder(Path(config.output), kind=asker.kind, form=config.form, facts=facts)
+
+
+def _written_to(config: PredictConfig) -> Iterator[tuple[str, Path]]:
+    """The folders that will be written to, each after the key that names it."""
+    if config.output is not None:
+        yield "output", Path(config.output)
+    if config.submission is not None:
+        yield "submission", Path(config.submission).parent
 
 
 def _submit(config: PredictConfig, task: Task, asker: Asker, rows: Iterable[Mapping[str, Any]]) -> Path | None:

@@ -17,7 +17,7 @@ from trainers.config import AskConfig, EvaluateConfig
 from trainers.distributed import Group, joined_group
 from trainers.exam import Crew, Exam, OnProgress, list_places, shown_concepts
 from trainers.ranking import choice_of, rank_examples, ranking_rows
-from trainers.results import write_results
+from trainers.results import ensure_writable, write_results
 from trainers.task import RankedTask, SubmittedTask
 from trainers.tasks import load_task
 
@@ -99,6 +99,8 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
         places = list_places(dataset, (task.asks,), limit=config.limit)
         exam = Exam(dataset, shown_concepts(config, run, dataset), task, places)
         choice = choice_of(config, run, task)
+        if group.is_main:
+            ensure_writable(Path(config.output))
     every = range(len(exam))
     ranked = rank_examples(run, exam, choice, every, config=config, crew=Crew(group, on_progress))
     annotations = [place.annotation for place in exam.places]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shards.errors import OstrakaError
+from shards.errors import ConfigError, OstrakaError
 
 SCORES = "scores.json"
 PREDICTIONS = "predictions.jsonl"
@@ -27,6 +28,26 @@ def write_results(
     if submission is not None:
         write_whole(output / SUBMISSION, [submission])
     write_whole(output / SCORES, [json.dumps(scores, indent=1) + "\n"])
+
+
+def ensure_writable(folder: Path, *, key: str = "output") -> None:
+    """Find out before the work starts that what it finds cannot be kept.
+
+    Args:
+        folder: where it will lie; made where it is not there yet.
+        key: the config key that named it.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: {str(folder)!r} cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
 
 
 def as_lines(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:

@@ -30,6 +30,7 @@ from trainers.bad_loss import LossGuard
 from trainers.checkpoint import Checkpoint, CheckpointFolder
 from trainers.config import MAY_CHANGE, TrainConfig, changed_keys
 from trainers.distributed import Group
+from trainers.imported import is_imported
 from trainers.loader import Loader
 from trainers.mixing import lay_order
 from trainers.optim import Horizon, build_optimizer, learning_rate
@@ -214,6 +215,11 @@ def refuse_another_run(checkpoint: Checkpoint, config: TrainConfig, streams: Ope
         ConfigError: names the keys that differ.
         DatasetError: a concepts sidecar is another one.
     """
+    if is_imported(checkpoint.state.config):
+        raise ConfigError(
+            f"output={config.output!r} holds weights that were imported or averaged, and no training to go on with; start one "
+            f"in another output, with init={config.output}"
+        )
     stored, current = _completed(checkpoint), config.model_dump(mode="json")
     paths = {f"streams.{name}.{key}" for name in config.streams for key in ("dataset", "concepts")}
     free = MAY_CHANGE | {"batch_size"}

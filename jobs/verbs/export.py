@@ -26,6 +26,7 @@ def run(config: Config, *, dry_run: bool) -> int:
     from safetensors.torch import save_file
 
     from trainers.assembly import open_run
+    from trainers.results import ensure_writable
 
     path = Path(config.output)
     if path.suffix not in {".safetensors", ".pth", ".pt"}:
@@ -38,7 +39,7 @@ def run(config: Config, *, dry_run: bool) -> int:
     if dry_run:
         print(f"would write {len(tensors)} tensors of {opened.checkpoint.path} to {path}")
         return 0
-    path.parent.mkdir(parents=True, exist_ok=True)
+    ensure_writable(path.parent)
     unfinished = path.with_name(f".{path.name}.unfinished")
     if path.suffix == ".safetensors":
         save_file({name: value.contiguous() for name, value in tensors.items()}, str(unfinished))

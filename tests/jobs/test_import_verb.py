@@ -176,7 +176,7 @@ def test_a_file_of_something_else_and_a_vocabulary_of_another_size_are_refused(
     assert "every released model of ViCHA and ALBEF has" in capsys.readouterr().err
     vocabulary.write_text(vocabulary.read_text() + "more\n")
     assert imported(pretrained, tmp_path / "run", vocabulary, *HEADS) == WRONG_USAGE
-    assert "the vocabulary has 21 words" in capsys.readouterr().err
+    assert "name the vocabulary that its weights were trained with" in capsys.readouterr().err
 
 
 def test_a_dry_run_shows_the_model_and_writes_nothing(
@@ -185,6 +185,17 @@ def test_a_dry_run_shows_the_model_and_writes_nothing(
     assert imported(pretrained, tmp_path / "run", vocabulary, "task=vqa", *HEADS, "--dry-run") == DONE
     assert '"kind": "answers"' in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_cannot_be_written_is_told_in_a_sentence(
+    tmp_path: Path, pretrained: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert imported(pretrained, tmp_path / "file", vocabulary, *HEADS) == WRONG_USAGE
+    assert imported(pretrained, tmp_path / "run", vocabulary, *HEADS) == DONE
+    said = [f"output={tmp_path / 'file' / 'back.pth'}", f"checkpoint={tmp_path / 'run'}"]
+    assert main(["export", *said]) == WRONG_USAGE
+    assert capsys.readouterr().err.count("cannot be written") == 2
 
 
 def test_a_run_is_never_written_over(

@@ -69,8 +69,10 @@ def test_old_torch_files_are_read_whatever_holds_the_state(tmp_path: Path, entry
 
 def test_a_file_with_other_objects_is_refused_unless_they_are_allowed(tmp_path: Path) -> None:
     torch.save({"model": {"w": torch.ones(1)}, "args": argparse.Namespace(lr=1)}, tmp_path / "old.pth")
-    with pytest.raises(ValueError, match="cannot be read as tensors alone"):
+    with pytest.raises(ValueError, match=r"cannot be read as tensors alone: .* which are never run"):
         read_tensors(tmp_path / "old.pth")
+    with pytest.raises(ValueError, match="is a folder; give the file"):
+        read_tensors(tmp_path)
     assert read_tensors(tmp_path / "old.pth", allowed=(argparse.Namespace,)).keys() == {"w"}
 
 
@@ -100,7 +102,7 @@ def test_an_average_is_weighted_and_keeps_the_first_ones_names_and_whole_numbers
     assert average([first, second])["w"].tolist() == [2.0, 2.0]
 
 
-@pytest.mark.parametrize("weights", [[1.0], [0.5, 0.6]])
+@pytest.mark.parametrize("weights", [[1.0], [0.5, 0.6], [float("nan"), 1.0]])
 def test_weights_that_do_not_fit_the_checkpoints_are_refused(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="adding up to 1"):
         average([{"w": torch.zeros(1)}] * 2, weights)

@@ -23,6 +23,9 @@ def test_alone_a_process_is_the_main_one_and_sums_nothing() -> None:
 
 
 def test_a_device_that_is_none_is_refused_in_a_sentence() -> None:
+    for unknown in ("mps", "cpu:3"):
+        with pytest.raises(ConfigError, match=f"device='{unknown}' is none of auto, cpu"):
+            choose_device(unknown, local_rank=0)
     with pytest.raises(ConfigError, match="device='gpu' is no device; use auto"):
         choose_device("gpu", local_rank=0)
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from shards.errors import DamagedRecordError, DatasetError
+from shards.errors import ConfigError, DamagedRecordError, DatasetError
 from shards.reader import Dataset, open_dataset
+from shards.sidecar import write_sidecar
 from trainers.checkpoint import CheckpointError
 from trainers.config import EvaluateConfig, TrainConfig
 from trainers.evaluator import evaluate
@@ -101,6 +103,28 @@ def test_a_run_trained_with_concepts_needs_them_to_be_there(
     sidecars.rename(tmp_path / "elsewhere")
     with pytest.raises(DatasetError, match="concepts"):
         _evaluate(trained, dataset=str(open_dataset(bare.path).path))
+
+
+def test_a_column_of_another_kind_is_not_taken_for_concepts(trained: dict[str, Any]) -> None:
+    dataset = open_dataset(trained["dataset"])
+    for number, entry in enumerate(dataset.manifest):
+        keys = dataset.index(number).keys
+        values = pa.table({"similarity": [0.5] * len(keys)})
+        place = {"column": "similarity", "digest8": "0badcafe", "shard": entry.name}
+        write_sidecar(dataset.storage, keys=keys, values=values, card={}, **place)
+    with pytest.raises(DatasetError, match="has no field 'phrases'; it has similarity"):
+        _evaluate(trained, concepts="similarity")
+
+
+def test_an_output_that_cannot_be_written_is_told_of_before_the_work(trained: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    seen: list[str] = []
+    with pytest.raises(ConfigError, match="file' cannot be written"):
+        evaluate(
+            EvaluateConfig.model_validate({**trained, "output": str(tmp_path / "file")}),
+            on_progress=lambda stage, *_: seen.append(stage),
+        )
+    assert not seen
 
 
 def test_a_folder_without_a_checkpoint_is_one_sentence(trained: dict[str, Any], tmp_path: Path) -> None:

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from model.families import load_family
+from model.tokenizer import SPECIALS, WordPiece
+from shards.errors import ConfigError
 from trainers.checkpoint import find_checkpoint
 from trainers.config import TrainConfig
+from trainers.imported import ImportedConfig, write_imported
 from trainers.trainer import train
 
 Tiny = Callable[..., dict[str, Any]]
@@ -51,3 +55,13 @@ def test_channels_last_reaches_the_same_losses_and_resumes_bit_for_bit(tmp_path:
     resumed = _weights(halves)
     expected = find_checkpoint(Path(values["output"])).tensors()
     assert all(resumed[name].equal(value) for name, value in expected.items())
+
+
+def test_a_folder_of_imported_weights_is_no_run_to_go_on_with(tmp_path: Path, tiny_training: Tiny) -> None:
+    values = tiny_training(output=str(tmp_path / "imported"))
+    kind = load_family(values["family"])
+    config = kind.Config.model_validate(values["family"]).with_vocabulary(len(SPECIALS))
+    imported = ImportedConfig(imported_from=("a file",), family=config.model_dump(mode="json"))
+    write_imported(tmp_path / "imported", kind.build(config), imported, WordPiece(SPECIALS))
+    with pytest.raises(ConfigError, match=r"no training to go on with; start one in another output, with init="):
+        train(TrainConfig.model_validate(values), lines=False)

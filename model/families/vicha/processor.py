@@ -43,7 +43,7 @@ class PictureTextProcessor:
         if len(tokenizer) != config.text.vocab_size:
             raise ValueError(
                 f"the vocabulary has {len(tokenizer)} words and the family is built for {config.text.vocab_size}; "
-                f"set text.vocab_size={len(tokenizer)}"
+                f"name the vocabulary that its weights were trained with, or set text.vocab_size={len(tokenizer)} for new ones"
             )
         self.config = config
         self.tokenizer = tokenizer
