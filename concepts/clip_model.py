@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,10 @@ def build_clip(model: str, pretrained: str | None, *, device: str) -> Clip:
                 "once where the hub is reachable, or give embedder.pretrained a weights file"
             ) from problem
         reason = (" ".join(str(problem).split()) or type(problem).__name__)[:200]
+        if isinstance(
+            problem, pickle.UnpicklingError
+        ):  # torch's own words would advise to run whatever code the file holds
+            reason = "it is no weights file, or holds more than tensors"
         raise ConfigError(
             f"embedder: {pretrained or model} does not fit the model {model} ({reason}); give the weights that belong to it"
         ) from problem
@@ -159,7 +164,8 @@ def _registered_name(model: str, open_clip: Any) -> str:
         path = Path(model)
         if not path.is_file():
             raise ConfigError(f"embedder.model: {model} does not exist; give the path of an open_clip model config")
-        if path.stem not in open_clip.list_models() or open_clip.get_model_config(path.stem) != _read_json(path):
+        content = _read_json(path)
+        if path.stem not in open_clip.list_models() or open_clip.get_model_config(path.stem) != content:
             open_clip.add_model_config(path)
         if path.stem not in open_clip.list_models():
             raise ConfigError(

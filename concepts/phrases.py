@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from concepts.lexicon import VERSION, Guess, guess_classes
 from concepts.patterns import PhraseKind, find_phrases
@@ -39,7 +39,7 @@ class PhraseConfig(Config):
     tagger: str | None = None
     """spaCy pipeline as a folder or an installed package; `rules` for the built-in word lists; unset: en_core_web_sm where it is
     installed, else the rules."""
-    kinds: tuple[PhraseKind, ...] = ("noun",)
+    kinds: tuple[PhraseKind, ...] = Field(default=("noun",), min_length=1)
     """`noun`: the head of each run of nouns; `attribute`: "red car"; `relation`: "man riding horse"; ViCHA uses nouns alone"""
     max_words: PositiveInt = 256
     """words of a text that are read; what is behind them is left out, and such texts are counted"""

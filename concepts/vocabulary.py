@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
-from pydantic import AliasChoices, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import AliasChoices, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from shards.config import Config, digest
 from shards.errors import ConfigError, DatasetError, InputError
@@ -52,6 +52,12 @@ class VocabularyConfig(Config):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _has_an_origin(self) -> Self:
+        if not self.count and not self.lists and self.file is None:
+            raise ValueError("count=false leaves no concept at all; name files of them by lists=…, or leave count out")
+        return self
 
 
 @dataclass(frozen=True)

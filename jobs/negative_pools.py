@@ -22,6 +22,7 @@ from shards.errors import DatasetError, InputError
 from shards.pools import ANSWERS_FILE, CAPTIONS_FILE, OBJECTS_FILE, Pools, decode_pools, encode_pools
 from shards.reader import Dataset
 from shards.sidecar import open_sidecar
+from shards.storage import open_storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,8 @@ def make_pools(
         DatasetError: there is nothing to draw from.
     """
     dataset.storage.ensure_writable()
+    if output is not None:
+        open_storage(output).ensure_writable()
     given = _read_files(files) if files else None
     pools = _with_files(_collected(config, dataset, max_captions), given, files)
     if not (pools.captions or pools.objects or pools.answers):

@@ -124,6 +124,8 @@ def annotate(config: Config, datasets: Sequence[Dataset] | None = None) -> Summa
     datasets = datasets or [open_dataset(path) for path in config.dataset]
     for dataset in datasets:
         dataset.storage.ensure_writable()
+    if config.output is not None:
+        open_storage(config.output).ensure_writable()
     # The driver needs the text side only; where GPUs are on the workers alone, it makes do with its processor.
     embedder = ClipEmbedder(config.embedder.model_copy(update={"device": "auto"} if config.executor == "ray" else {}))
     vocabulary = find_vocabulary(config.vocabulary, config.phrases, datasets, executor_for(config))

@@ -208,3 +208,23 @@ def test_ray_writes_the_same_bytes_as_one_process(
     (Path(dataset.path) / "sidecars").rename(tmp_path / "inline")
     assert main(words(dataset.path, clip, "executor=ray", "workers=2")) == 0
     assert sidecars(dataset) == inline
+
+
+WRONG = {
+    "output={file}": "cannot write to",
+    "phrases.kinds=[]": "at least 1",
+    "vocabulary.count=false": "leaves no concept at all; name files of them by lists",
+    "embedder.model={file}": "is broken JSON",
+    "embedder.pretrained={file}": "it is no weights file, or holds more than tensors",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_cannot_work_is_told_in_a_sentence_before_anything_is_counted(
+    captioned_dataset: MakeDataset, tiny_clip: MakeClip, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    dataset, file = captioned_dataset(), tmp_path / "file.json"
+    file.write_text("no JSON, no weights, no folder")
+    assert main(words(dataset.path, tiny_clip(), wrong.format(file=file))) != 0
+    assert WRONG[wrong] in capsys.readouterr().err
+    assert not sidecars(dataset)
