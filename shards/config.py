@@ -16,6 +16,8 @@ from shards.errors import ConfigError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
+_NOWHERE = object()
+
 
 class Config(BaseModel):
     """A frozen configuration: unknown keys are errors, defaults live here and nowhere else."""
@@ -57,13 +59,13 @@ def validate(model: type[ModelT], data: Mapping[str, Any], *, where: str = "") -
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentences(error, model, where))) from error
+        raise ConfigError("; ".join(_sentences(error, model, data, where))) from error
 
 
-def _sentences(error: ValidationError, model: type[BaseModel], where: str) -> list[str]:
+def _sentences(error: ValidationError, model: type[BaseModel], data: Mapping[str, Any], where: str) -> list[str]:
     sentences = []
     for problem in error.errors():
-        location = [str(part) for part in problem["loc"]]
+        location = _location(problem["loc"], data, missing=problem["type"] == "missing")
         key = ".".join(([where] if where else []) + location) or where or model.__name__
         if problem["type"] == "extra_forbidden":
             parent = _model_at(model, location[:-1])
@@ -77,6 +79,21 @@ def _sentences(error: ValidationError, model: type[BaseModel], where: str) -> li
         else:
             sentences.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}")
     return sentences
+
+
+def _location(parts: tuple[int | str, ...], data: Any, *, missing: bool) -> list[str]:
+    """The keys of a mistake as they were written: without the names that pydantic adds for the members of a union."""
+    keys: list[str] = []
+    for number, part in enumerate(parts):
+        inside = data.get(part, _NOWHERE) if isinstance(data, Mapping) else _NOWHERE
+        if isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+            inside = data[part]
+        if inside is not _NOWHERE:
+            data = inside
+        elif not (missing and number == len(parts) - 1):
+            continue
+        keys.append(str(part))
+    return keys
 
 
 def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel] | None:

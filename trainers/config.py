@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -36,6 +37,17 @@ MAY_CHANGE = frozenset(
         *("on_bad_loss", "bad_loss", "checkpoint_activations"),
     }
 )
+
+
+def _local(path: str) -> str:
+    if "://" in path:
+        raise ValueError(
+            f"{path!r} is in an object store, and this is written to folders only; give a path that is mounted"
+        )
+    return path
+
+
+LocalPath = Annotated[str, AfterValidator(_local)]
 
 
 class StreamConfig(Config):
@@ -104,7 +116,7 @@ class TokenizerConfig(Config):
 class TrainConfig(Config):
     """A training run, pretraining or fine-tuning. It resumes by itself from `output`."""
 
-    output: str
+    output: LocalPath
     """the run folder; a folder that holds a checkpoint of the same config is resumed"""
     streams: dict[str, StreamConfig] = Field(min_length=1)
     task: dict[str, Any] = Field(default_factory=lambda: {"kind": "pretraining"})
@@ -197,7 +209,7 @@ class AskConfig(Config):
     """folder of a dataset written by `shards` or `index`"""
     annotations: str | None = None
     """a column written by `annotate`, to be read in place of the dataset's own annotations"""
-    output: str | None
+    output: LocalPath | None
     """folder for what is found"""
     concepts: str | None = None
     """concepts sidecar of the dataset; unset: the column that the run was trained with, if any"""
@@ -222,7 +234,7 @@ class EvaluateConfig(AskConfig):
     """A run on one dataset: retrieval between its pictures and captions, or the task that the run was fine-tuned for."""
 
     dataset: str
-    output: str
+    output: LocalPath
     """folder for scores.json and predictions.jsonl"""
 
 
@@ -231,7 +243,7 @@ class PredictConfig(AskConfig):
 
     dataset: str | None = None
     """folder of a dataset; with `picture`, what pictures are compared with"""
-    output: str | None = None
+    output: LocalPath | None = None
     """folder for the predictions; unset: they are only printed, which takes `picture` or a few texts"""
     picture: tuple[str, ...] = ()
     """picture files, one or a list; statements are about two pictures each"""
@@ -245,7 +257,7 @@ class PredictConfig(AskConfig):
     """of the predictions"""
     named: PositiveInt = 5
     """candidates that each prediction names"""
-    submission: str | None = None
+    submission: LocalPath | None = None
     """a file for the public evaluation server of VQA v2: every question once"""
 
     @field_validator("picture", "text", "question", "phrases", mode="before")

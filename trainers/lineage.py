@@ -22,6 +22,7 @@ from trainers.assembly import OpenStreams, open_streams
 from trainers.augment import AugmentConfig, Look, TrainView, decoded, picture_of
 from trainers.checkpoint import find_checkpoint
 from trainers.config import TrainConfig
+from trainers.imported import is_imported
 from trainers.mixing import lay_order
 from trainers.run import CONFIG
 from trainers.tasks import load_task
@@ -150,4 +151,8 @@ def _run_config(run: Path) -> tuple[TrainConfig, StreamState | None]:
     if not run.exists():
         raise InputError(f"{run} is not there; give the `output` of a training")
     state = find_checkpoint(run).state
+    if is_imported(state.config):
+        raise InputError(
+            f"{run} holds imported or averaged weights, which no step of ours made; give the `output` of a training"
+        )
     return validate(TrainConfig, state.config, where=str(run)), StreamState.from_json(state.order)

@@ -9,7 +9,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.errors import OstrakaError
+from shards.config import nearest
+from shards.errors import ConfigError, OstrakaError
 from shards.stream import Damage
 from trainers.assembly import open_streams
 from trainers.checkpoint import CheckpointFolder, RunState
@@ -170,10 +171,19 @@ class _Log:
             return None
         self.losses = {name: value for name, value in means.items() if name == "loss" or name.startswith("loss/")}
         self._metrics = means
+        self._refuse_unknown_metric(means)
         interval = self.clock.interval(done, self._run, means, self.losses, lr=lr)
         for observer in self._observers:
             observer.interval(interval)
         return interval
+
+    def _refuse_unknown_metric(self, means: Mapping[str, float]) -> None:
+        """Only the first interval shows what a run measures: that is when a mistaken name can be told, and little is lost."""
+        best = self._run.config.keep_best
+        if best is not None and best.metric not in means:
+            raise ConfigError(
+                f"keep_best.metric={best.metric!r} is nothing that this run measures: {nearest(best.metric, means)}"
+            )
 
     def save(self, done: int) -> None:
         """Write a checkpoint, or begin to, after `done` steps."""

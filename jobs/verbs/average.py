@@ -8,6 +8,7 @@ from pydantic import Field
 
 from shards.config import Config as BaseConfig
 from shards.errors import ConfigError
+from trainers.config import LocalPath
 
 HELP = "uniform or weighted mean of checkpoints' weights; of two, their interpolation"
 
@@ -19,7 +20,7 @@ class Config(BaseConfig):
     """run folders (their newest checkpoints) or checkpoint folders, of one model and vocabulary"""
     weights: tuple[float, ...] | None = None
     """one per checkpoint, adding up to 1; unset: all the same. [0.7, 0.3] of two interpolates"""
-    output: str
+    output: LocalPath
     """the run folder to make; `train init=` and `evaluate checkpoint=` take it"""
 
 

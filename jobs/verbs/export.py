@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shards.config import Config as BaseConfig
 from shards.errors import ConfigError
+from trainers.config import LocalPath
 
 HELP = "a run's weights in the layout of the family's released files"
 
@@ -16,7 +17,7 @@ class Config(BaseConfig):
 
     checkpoint: str
     """a run folder (its newest checkpoint) or one checkpoint folder"""
-    output: str
+    output: LocalPath
     """the file: `.safetensors` holds the tensors alone; `.pth` and `.pt` are torch files with them under `model`, as released"""
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from shards.config import Config as BaseConfig
 from shards.config import validate
 from shards.errors import ConfigError
+from trainers.config import LocalPath
 
 HELP = "released weights to ours; prints what was missing, unexpected and resized"
 
@@ -33,7 +34,7 @@ class Config(BaseConfig):
     """in place of `checkpoint`: weights of a DeiT or ViT, by path or by timm's name, to start pretraining from"""
     text: str | None = None
     """with `vision`: weights of a BERT, by path or by hub name"""
-    output: str
+    output: LocalPath
     """the run folder to make; `train init=` and `evaluate checkpoint=` take it"""
     tokenizer: str = "bert-base-uncased"
     """the vocabulary that the weights were trained with, by path or hub name"""

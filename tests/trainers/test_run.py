@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.families import load_family
 from model.tokenizer import SPECIALS, WordPiece
+from shards.config import validate
 from shards.errors import ConfigError
 from trainers.checkpoint import find_checkpoint
 from trainers.config import TrainConfig
@@ -65,3 +66,19 @@ def test_a_folder_of_imported_weights_is_no_run_to_go_on_with(tmp_path: Path, ti
     write_imported(tmp_path / "imported", kind.build(config), imported, WordPiece(SPECIALS))
     with pytest.raises(ConfigError, match=r"no training to go on with; start one in another output, with init="):
         train(TrainConfig.model_validate(values), lines=False)
+
+
+def test_a_metric_that_nothing_measures_is_told_at_the_first_interval_and_may_be_mended(
+    tmp_path: Path, tiny_training: Tiny
+) -> None:
+    values = tiny_training(keep_best={"metric": "losses/match"})
+    with pytest.raises(ConfigError, match=r"keep_best.metric='losses/match' .* did you mean 'loss/match'"):
+        train(TrainConfig.model_validate(values), lines=False)
+    mended = train(TrainConfig.model_validate(values | {"keep_best": {"metric": "loss/match"}}), lines=False)
+    assert mended.is_complete
+    assert (tmp_path / "run" / "checkpoints" / "best").is_symlink()
+
+
+def test_an_address_of_a_store_is_no_folder_for_a_run(tiny_training: Tiny) -> None:
+    with pytest.raises(ConfigError, match="output: 's3://bucket/run' is in an object store"):
+        validate(TrainConfig, tiny_training(output="s3://bucket/run"))
