@@ -29,7 +29,7 @@ from shards.manifest import merge
 from shards.reader import Dataset, open_dataset
 from shards.records import Caption, Origin, Record
 from shards.sidecar import write_sidecar
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter
 
 PER_SHARD = 2_000

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, BinaryIO, Literal, cast
 
-from shards.storage import LocalStorage
+from shards.local_storage import LocalStorage
 
 Moment = Literal["before", "during", "after"]
 

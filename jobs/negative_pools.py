@@ -22,7 +22,7 @@ from shards.errors import DatasetError, InputError
 from shards.pools import ANSWERS_FILE, CAPTIONS_FILE, OBJECTS_FILE, Pools, decode_pools, encode_pools
 from shards.reader import Dataset
 from shards.sidecar import open_sidecar
-from shards.storage import open_storage
+from shards.stores import open_storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

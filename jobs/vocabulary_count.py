@@ -24,7 +24,7 @@ from jobs.executors import Executor
 from jobs.progress import progress
 from shards.config import digest
 from shards.reader import Dataset, open_dataset
-from shards.storage import open_storage
+from shards.stores import open_storage
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from shards.errors import ConfigError, DatasetError
 from shards.index import read_index
 from shards.manifest import entries_of, read_card
 from shards.rejects import FINAL_REASONS, settle
-from shards.storage import Storage, open_storage
+from shards.storage import Storage
+from shards.stores import open_storage
 from shards.writer import CARD_PATH, UnitReport, committed_units
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from shards.errors import ConfigError, DatasetError, InputError
 from shards.manifest import Card, merge
 from shards.media import Check
 from shards.records import Record, Reject
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter, UnitReport, committed_units, read_commit, with_rejects
 
 _COLLECTED_LESS = 100

@@ -16,7 +16,8 @@ from pipelines.source import RawItem, Unit
 from shards.errors import DatasetError
 from shards.index import read_index
 from shards.records import RejectReason
-from shards.storage import Storage, open_storage
+from shards.storage import Storage
+from shards.stores import open_storage
 from shards.writer import UnitReport, committed_units
 
 

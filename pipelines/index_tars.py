@@ -21,7 +21,7 @@ from shards.manifest import Card, merge
 from shards.media import Check
 from shards.patience import Patience
 from shards.records import Reject
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.tar_walk import Loss, TarWalk
 from shards.writer import ShardWriter, UnitReport, committed_units, read_commit
 

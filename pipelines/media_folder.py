@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from shards.errors import InputError
 from shards.media import MediaProblem
-from shards.storage import open_storage
+from shards.stores import open_storage
 
 _URL = re.compile(r"(https?|ftp)://", re.IGNORECASE)
 _PROBES = 1000  # files that are looked up before a run: of a corpus with one in a hundred left, some will be found
@@ -27,7 +27,7 @@ def is_remote(place: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class MediaFolder:
-    """A local folder, or any URL that `shards.storage` opens.
+    """A local folder, or any URL that `shards.stores` opens.
 
     Names come out of annotation files that anybody may have written, so one that leads out of the folder, by `..`, as an
     absolute path or through a link, is refused; `follow_links` lets links lead anywhere.

@@ -16,7 +16,8 @@ from shards.errors import ConfigError, DatasetError
 from shards.index import index_path, tar_path
 from shards.manifest import Card
 from shards.rejects import FINAL_REASONS
-from shards.storage import Storage, open_storage, temporary_name
+from shards.storage import Storage, temporary_name
+from shards.stores import open_storage
 from shards.writer import UnitReport
 
 

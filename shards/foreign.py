@@ -17,7 +17,8 @@ from shards.codec import HEADER_MEMBER
 from shards.errors import DatasetError
 from shards.index import ShardIndex
 from shards.patience import Patience
-from shards.storage import Storage, open_storage
+from shards.storage import Storage
+from shards.stores import open_storage
 from shards.tar_walk import Loss, TarWalk
 
 UNCHECKED = (

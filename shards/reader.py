@@ -24,7 +24,8 @@ from shards.manifest import Card, ShardEntry, manifest_digest, read_card, read_m
 from shards.members import Member, MemberReader
 from shards.records import Record
 from shards.remote import CacheConfig
-from shards.storage import Storage, open_storage
+from shards.storage import Storage
+from shards.stores import open_storage
 
 _BLOCK_BYTES = 8 << 20  # of neighbouring records that are read ahead together
 _INDICES = 256  # about 0.1 MB each at 1,000 records

@@ -35,7 +35,8 @@ from shards.manifest import (
     repeated_keys,
 )
 from shards.rejects import REJECTS_PATH, encode_rejects
-from shards.storage import Storage, open_storage
+from shards.storage import Storage
+from shards.stores import open_storage
 from shards.writer import CARD_PATH, UnitReport, commit_path, read_commit
 
 

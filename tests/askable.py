@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from shards.manifest import merge
 from shards.reader import Dataset, open_dataset
 from shards.records import Annotation, Answer, Caption, Entailment, Media, Origin, Question, Record, Statement
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter
 
 COLOURS = ("red", "green", "blue", "white")

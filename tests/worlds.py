@@ -16,7 +16,7 @@ from shards.manifest import merge
 from shards.reader import Dataset, open_dataset
 from shards.records import Caption, Media, Origin, Record
 from shards.sidecar import write_sidecar
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter
 
 COLOURS = ("red", "green", "blue", "yellow", "white", "purple")

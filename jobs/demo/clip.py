@@ -27,7 +27,7 @@ from shards.config import Config, digest
 from shards.errors import DatasetError, MissingLibraryError
 from shards.reader import Dataset, open_dataset
 from shards.records import Caption
-from shards.storage import open_storage
+from shards.stores import open_storage
 
 if TYPE_CHECKING:
     import torch

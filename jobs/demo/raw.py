@@ -21,7 +21,8 @@ from jobs.demo.drawing import PICTURE_SIDE, render_jpeg
 from jobs.demo.scenes import Scene, draw_scene
 from shards.config import Config, canonical_json, digest
 from shards.errors import DatasetError, InputError
-from shards.storage import Storage, open_storage
+from shards.storage import Storage
+from shards.stores import open_storage
 
 Split = Literal["train", "val", "test"]
 

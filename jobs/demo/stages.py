@@ -24,7 +24,7 @@ from jobs.config import load_config
 from jobs.demo.memory import PeakMemory
 from shards.config import digest
 from shards.errors import OstrakaError
-from shards.storage import open_storage
+from shards.stores import open_storage
 
 logger = logging.getLogger(__name__)
 

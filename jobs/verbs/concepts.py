@@ -28,7 +28,7 @@ from jobs.vocabulary_count import find_vocabulary
 from shards.errors import BudgetError
 from shards.reader import Dataset, open_dataset
 from shards.sidecar import open_sidecar, sidecar_shards
-from shards.storage import open_storage
+from shards.stores import open_storage
 
 logger = logging.getLogger(__name__)
 

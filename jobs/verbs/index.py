@@ -16,7 +16,7 @@ from pipelines.index_tars import (
     plan_tars,
 )
 from shards.manifest import Card
-from shards.storage import open_storage
+from shards.stores import open_storage
 
 HELP = "makes a dataset of webdataset or img2dataset tars where they lie; not one byte of media is copied"
 

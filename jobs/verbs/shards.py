@@ -33,7 +33,7 @@ from pipelines.convert import (
 from pipelines.side_columns import write_side_columns
 from pipelines.sources import load_source_config
 from shards.manifest import Card
-from shards.storage import open_storage
+from shards.stores import open_storage
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from jobs.progress import progress
 from shards.config import Config as BaseConfig
 from shards.manifest import read_card
 from shards.repair import Reconvert, repair
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.verify import verify
 
 HELP = "check a dataset against its commits, manifest, index and checksums; exit 1 names what is damaged"

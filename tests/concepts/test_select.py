@@ -12,7 +12,7 @@ from concepts.gpu_screen import GpuScreen
 from concepts.select import NOTHING, select_concepts, top_cosine, unlike_first
 from concepts.vocabulary import Vocabulary
 from shards.errors import DatasetError
-from shards.storage import open_storage
+from shards.stores import open_storage
 
 
 def unit(rng: np.random.Generator, count: int, width: int) -> np.ndarray:

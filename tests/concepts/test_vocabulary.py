@@ -18,7 +18,7 @@ from concepts.vocabulary import (
 )
 from shards.config import validate
 from shards.errors import ConfigError, DatasetError, InputError
-from shards.storage import open_storage
+from shards.stores import open_storage
 
 PLAIN = VocabularyConfig(min_count=1, fold_plurals=False, stop=())
 

@@ -14,7 +14,7 @@ from PIL import Image
 from shards.manifest import merge
 from shards.reader import Dataset, open_dataset
 from shards.records import Caption, Media, Origin, Record
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter
 
 COLOURS = ("red", "green", "blue", "white")

@@ -23,8 +23,9 @@ from jobs.verbs.shards import Config
 from pipelines.convert import ConvertConfig, convert_unit, plan_units
 from pipelines.source import Unit
 from shards.errors import DatasetError
+from shards.local_storage import LocalStorage
 from shards.manifest import read_card
-from shards.storage import LocalStorage, open_storage
+from shards.stores import open_storage
 from shards.verify import verify
 from shards.writer import UnitReport
 

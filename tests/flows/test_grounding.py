@@ -15,7 +15,7 @@ from shards.config import validate
 from shards.errors import ConfigError, DatasetError
 from shards.manifest import merge
 from shards.records import Grounding, Media, Origin, Record
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter
 from tests.worlds import TINY_FAMILY
 from trainers.config import EvaluateConfig, TrainConfig

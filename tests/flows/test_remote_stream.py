@@ -13,8 +13,9 @@ import pytest
 from model.checkpoints import read_tensors
 from shards.cache import FOLDER
 from shards.errors import StoreError
+from shards.local_storage import LocalStorage
 from shards.reader import Dataset, open_dataset
-from shards.storage import LocalStorage, open_storage
+from shards.stores import open_storage
 from tests.faulty_store import Faults, faults
 from trainers.checkpoint import find_checkpoint
 from trainers.config import TrainConfig

@@ -13,7 +13,7 @@ from shards.errors import ConfigError
 from shards.manifest import merge
 from shards.reader import Dataset, open_dataset
 from shards.records import Reject
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter
 from tests.launches import launch
 from trainers.config import TrainConfig

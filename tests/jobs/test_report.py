@@ -31,7 +31,7 @@ from shards.manifest import merge
 from shards.reader import open_dataset
 from shards.records import Caption, Media, Origin, Record, Reject, RejectReason
 from shards.sidecar import write_sidecar
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -13,7 +13,7 @@ from pipelines.convert import ConvertConfig, convert_unit, finish, plan_units
 from shards.manifest import Card
 from shards.reader import Dataset, open_dataset
 from shards.records import Reject
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.writer import committed_units
 
 

@@ -23,7 +23,7 @@ from pipelines.reconvert import config_of, reconvert
 from shards.errors import DatasetError
 from shards.manifest import read_card
 from shards.repair import repair
-from shards.storage import open_storage
+from shards.stores import open_storage
 
 Write = Callable[..., None]
 

@@ -10,7 +10,8 @@ import pytest
 from shards.manifest import merge
 from shards.reader import Dataset, open_dataset
 from shards.records import Caption, Media, Origin, Record, Reject
-from shards.storage import Storage, open_storage
+from shards.storage import Storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter, UnitReport
 from tests.s3_server import s3
 

@@ -20,7 +20,7 @@ from shards.reader import Dataset, open_dataset
 from shards.records import Record
 from shards.repair import repair
 from shards.sidecar import write_sidecar
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.verify import verify
 from shards.writer import UnitReport, decode_commit, encode_commit
 

@@ -13,7 +13,7 @@ from shards.manifest import merge
 from shards.order import SourceSpec, Stream
 from shards.reader import Dataset, open_dataset
 from shards.records import Annotation, Caption, Media, Origin, Record, Reject, Text
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.stream import Count, Item, RecordStream, source_of
 from shards.writer import ShardWriter
 from tests.elastic import assert_nothing_twice_and_nothing_lost, drawn, spread

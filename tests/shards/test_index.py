@@ -23,7 +23,7 @@ from shards.index import (
 )
 from shards.reader import Dataset
 from shards.records import Answer, Label, Media, Origin, Question, Record
-from shards.storage import open_storage
+from shards.stores import open_storage
 
 
 def _row(key: str, *, members: int, width: int | None = 4, annotations: int = 2) -> IndexRow:

@@ -10,7 +10,8 @@ from shards.errors import DatasetError
 from shards.manifest import Card, manifest_digest, merge, read_card, read_manifest
 from shards.reader import Dataset
 from shards.records import Record, Reject
-from shards.storage import Storage, open_storage, temporary_name
+from shards.storage import Storage, temporary_name
+from shards.stores import open_storage
 from shards.writer import ShardWriter, UnitReport
 
 MakeRecord = Callable[..., Record]

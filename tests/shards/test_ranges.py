@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shards.local_storage import LocalStorage
 from shards.ranges import (
     LONGEST_GAP_BYTES,
     REQUEST_BYTES,
@@ -16,7 +17,6 @@ from shards.ranges import (
     coalesce,
     read_places,
 )
-from shards.storage import LocalStorage
 
 
 @st.composite

@@ -17,7 +17,8 @@ from shards.manifest import merge
 from shards.plain import to_plain
 from shards.records import Reject, RejectReason
 from shards.rejects import REJECTS_PATH, encode_rejects, settle, write_rejects
-from shards.storage import Storage, open_storage
+from shards.storage import Storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter, UnitReport
 
 

@@ -20,7 +20,8 @@ from shards.patience import Patience
 from shards.reader import Dataset, open_dataset
 from shards.records import Record
 from shards.remote import CacheConfig
-from shards.storage import RemoteStorage, open_storage
+from shards.remote_storage import RemoteStorage
+from shards.stores import open_storage
 from shards.verify import verify
 from tests.faulty_store import Faults, faults
 

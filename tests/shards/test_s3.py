@@ -17,7 +17,8 @@ from shards.manifest import merge
 from shards.reader import Dataset, open_dataset
 from shards.records import Record
 from shards.repair import repair
-from shards.storage import Storage, open_storage, temporary_name
+from shards.storage import Storage, temporary_name
+from shards.stores import open_storage
 from shards.verify import verify
 from shards.writer import UnitReport, commit_path
 
@@ -125,7 +126,8 @@ def test_an_upload_killed_half_way_shows_no_file_and_can_be_cleared_away(
 ) -> None:
     script = (
         "import os, signal, sys\n"
-        "from shards.storage import open_storage, temporary_name\n"
+        "from shards.storage import temporary_name\n"
+        "from shards.stores import open_storage\n"
         "handle = open_storage(sys.argv[1]).open_write(temporary_name('shards/made-train-00000.tar'))\n"
         "for _ in range(10): handle.write(bytes(4 << 20))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

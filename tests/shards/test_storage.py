@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from shards.errors import DatasetError
-from shards.storage import Storage, is_temporary, open_storage, temporary_name
+from shards.storage import Storage, is_temporary, temporary_name
+from shards.stores import open_storage
 
 
 @pytest.fixture(params=["local", "memory"])

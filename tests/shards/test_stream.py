@@ -13,7 +13,7 @@ from shards.manifest import merge
 from shards.reader import Dataset, open_dataset
 from shards.records import Record
 from shards.sidecar import open_sidecar, write_sidecar
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.stream import DamageBudget, Item, RecordStream, Stream, source_of
 from shards.writer import UnitReport
 

@@ -12,7 +12,8 @@ from shards.errors import DatasetError
 from shards.index import IndexRow, Member, encode_index
 from shards.reader import Dataset
 from shards.repair import repair
-from shards.storage import open_storage, temporary_name
+from shards.storage import temporary_name
+from shards.stores import open_storage
 from shards.verify import Damage, verify
 from shards.writer import decode_commit, encode_commit
 

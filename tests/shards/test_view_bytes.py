@@ -11,7 +11,7 @@ from shards.manifest import merge
 from shards.order import Stream
 from shards.reader import open_dataset
 from shards.records import Record
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.stream import RecordStream, source_of
 from shards.view import ViewRule, open_view
 from shards.writer import UnitReport

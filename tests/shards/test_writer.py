@@ -15,7 +15,7 @@ import pytest
 
 from shards.errors import DatasetError
 from shards.records import Record, Reject
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter, UnitReport, commit_path, committed_units, decode_commit, encode_commit
 
 MakeRecord = Callable[..., Record]
@@ -243,7 +243,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 from shards.manifest import merge
 from shards.records import Caption, Media, Origin, Record
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter, committed_units
 
 UNITS = 2

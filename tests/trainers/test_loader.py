@@ -24,7 +24,7 @@ from shards.errors import BudgetError, ConfigError, DamagedRecordError
 from shards.manifest import merge
 from shards.reader import Dataset, open_dataset
 from shards.records import Caption, Media, Origin, Record
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.stream import Count, DamageBudget, Item, RecordStream, Stream, source_of
 from shards.writer import ShardWriter
 from trainers.arrival import Unaugmented, arrived

@@ -30,7 +30,7 @@ from shards.records import (
     Text,
 )
 from shards.regions import regions_bytes
-from shards.storage import open_storage
+from shards.stores import open_storage
 from shards.writer import ShardWriter
 
 
