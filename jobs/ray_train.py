@@ -57,7 +57,9 @@ def train_on_ray(
         _told(Path(config.output)),
         _stopped_by_file(Path(config.output)) as termination,
     ):
-        return _until_done(config, worlds, gpus_per_worker, termination)
+        needs = {"CPU": 1.0} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
+        refuse_missing_room(needs, least=worlds[0], may_grow=cluster_address(address) is not None)
+        return _until_done(config, worlds, needs, termination)
 
 
 def possible_worlds(config: TrainConfig, workers: WorkerRange) -> tuple[int, ...]:
@@ -81,15 +83,30 @@ def possible_worlds(config: TrainConfig, workers: WorkerRange) -> tuple[int, ...
     return tuple(worlds)
 
 
+def refuse_missing_room(needs: Mapping[str, float], *, least: int, may_grow: bool) -> None:
+    """Stop where the fewest processes will never find room; where the cluster may grow, say that they wait for it.
+
+    Raises:
+        ConfigError: there is too little room, for good.
+    """
+    room = _room(needs)
+    if room >= least:
+        return
+    wanted = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
+    said = f"this Ray has room for {room} processes of {wanted}, and the run needs at least {least}"
+    if not may_grow:
+        raise ConfigError(f"{said}; lower workers or gpus_per_worker, or name a cluster by address=…")
+    logger.warning("%s; waiting for nodes that have it", said)
+
+
 class _LostError(Exception):
     """A worker or its node is gone, or there was no room for all: another start may succeed."""
 
 
 def _until_done(
-    config: TrainConfig, worlds: tuple[int, ...], gpus_per_worker: float, termination: Termination
+    config: TrainConfig, worlds: tuple[int, ...], needs: Mapping[str, float], termination: Termination
 ) -> TrainSummary:
     """Start the processes again and again until every step is done, or the run is asked to end."""
-    needs = {"CPU": 1.0} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
     folder = CheckpointFolder(Path(config.output) / "checkpoints", keep=config.keep)
     fruitless, former = 0, folder.newest_step()
     while True:
