@@ -182,7 +182,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, grids: Mapping[str
                 if name in parameters:
                     raise ValueError(
                         f"{name} has shape {tuple(value.shape)} in the file and {tuple(target.shape)} in the model; "
-                        "set the config to the file's sizes"
+                        "set the config to the file's sizes; where words differ, take the vocabulary it was trained with"
                     )
                 kept.append(name)  # a queue of another length: refilled within its length in steps
                 continue
