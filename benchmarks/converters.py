@@ -1,9 +1,10 @@
 """One conversion of a folder of photos, by us or by another tool, in a process of its own that times itself.
 
-    python -m benchmarks.converters SIDE FOLDER OUTPUT [dotted.key=value …]
+    python -m benchmarks.converters SIDE FOLDER OUTPUT [durable] [dotted.key=value …]
 
 prints `{"cpu_s": …, "wall_s": …, "bytes": …}`. Imports come before the clock; processes that a side starts are counted. Sides other
-than `ours` import nothing of this project, so that they run in the environment of their tool.
+than `ours` import nothing of this project, so that they run in the environment of their tool. `durable` has every file that a side
+wrote forced to disk before the clock stops, as ours does by itself.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 PER_SHARD = 1000
 SIDE_PIXELS = 256
+DURABLE = "durable"
 Work = Callable[[], object]
 
 
@@ -168,6 +170,15 @@ SIDES: dict[str, Callable[[Path, Path, Sequence[str]], Work]] = {
 }  # fmt: skip
 
 
+def _force_to_disk(output: Path) -> None:
+    for path in output.rglob("*"):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def _cpu_seconds() -> float:
     """Of this process and of those that it waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -176,11 +187,13 @@ def _cpu_seconds() -> float:
 
 def main(arguments: Sequence[str]) -> None:
     """Run one side and print what it cost."""
-    name, folder, output, *overrides = arguments
-    work = SIDES[name](Path(folder), Path(output), overrides)
+    name, folder, output, *words = arguments
+    work = SIDES[name](Path(folder), Path(output), [word for word in words if word != DURABLE])
     cpu, started = _cpu_seconds(), time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr):
         work()
+    if DURABLE in words:
+        _force_to_disk(Path(output))
     wall, spent = time.perf_counter() - started, _cpu_seconds()
     written = sum(path.stat().st_size for path in Path(output).rglob("*") if path.is_file())
     print(json.dumps({"cpu_s": spent - cpu, "wall_s": wall, "bytes": written}))
