@@ -169,6 +169,7 @@ def vicha_config(published: Mapping[str, Any], **parts: Any) -> Config:
     positions = bert["max_position_embeddings"]
     data: dict[str, Any] = {
         "image_size": vit["img_size"],
+        "border": "ignore",  # as released
         "patch_size": vit["patch_size"],
         "projection": published["embed_dim"],
         "vision": {

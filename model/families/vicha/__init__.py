@@ -22,6 +22,7 @@ Its errors are not repeated unless asked for by name:
 
 | released error | here | as released |
 | --- | --- | --- |
+| pictures of 380 pixels are cut into patches of 16, and the last 12 rows and columns are never seen | refused | `border: ignore` |
 | of several processes, all but the first name wrong columns in the hierarchy | each its own | `hierarchy.rank_targets: first` |
 | VQA computes the twin's answers and never weighs them in: costs for nothing | they count | `head.soft_answers: ignored` |
 | a ranked answer's first token counts twice, in favour of likely beginnings | once | `head.first_token: twice` |

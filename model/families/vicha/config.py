@@ -20,6 +20,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 Padding = Literal["longest", "fixed"]
+Border = Literal["refuse", "ignore"]
 
 OPTIONAL_OBJECTIVES = ("hierarchy", "masked_text", "masked_image")
 
@@ -48,6 +49,8 @@ class Config(BaseConfig):
     kind: Literal["vicha"] = "vicha"
     image_size: PositiveInt = 256
     patch_size: PositiveInt = 16
+    # What becomes of pixels beyond the last whole patch. Published fine-tuning, at 380 pixels, ignores a strip of 12.
+    border: Border = "refuse"
     pixel_mean: tuple[float, float, float] = CLIP_MEAN
     pixel_std: tuple[float, float, float] = CLIP_STD
     vision: VisionConfig = VisionConfig()
@@ -89,6 +92,12 @@ class Config(BaseConfig):
     def _parts_fit(self) -> Self:
         if self.image_size < self.patch_size:
             raise ValueError(f"image_size {self.image_size} is smaller than one patch of {self.patch_size} pixels")
+        if (beyond := self.image_size % self.patch_size) and self.border == "refuse":
+            raise ValueError(
+                f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}, so the model would not see the "
+                f"last {beyond} rows and columns of any picture; choose image_size {self.image_size - beyond} or "
+                f"{self.image_size - beyond + self.patch_size}, or say border=ignore, as the published fine-tuning does"
+            )
         if self.vision.width % self.vision.heads or self.text.width % self.text.heads:
             raise ValueError("vision.width and text.width must each be divisible by their number of heads")
         if self.hierarchy is not None:

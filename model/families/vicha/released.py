@@ -27,14 +27,16 @@ _PAIRS: dict[str, Any] = {
     "masked_image": None,
     "contrast": {"targets": "identity", "temperature_range": None},
 }
-# Each task's published family config, beside the sizes that the file tells; pictures of 380 pixels give a grid of 23.
+# Each task's published family config, beside the sizes that the file tells; pictures of 380 pixels give a grid of 23 patches,
+# and the model never sees the 12 rows and columns beyond it.
+_FINE_TUNED: dict[str, Any] = {"image_size": 380, "border": "ignore"}
 TASKS: Mapping[str, Mapping[str, Any]] = {
     "pretraining": {"image_size": 256},
-    "retrieval": {"image_size": 380, **_PAIRS},
-    "grounding": {"image_size": 380, **_PAIRS},
-    "vqa": {"image_size": 380, "head": {"kind": "answers"}},
-    "entailment": {"image_size": 380, "head": {"kind": "classes"}},
-    "nlvr2": {"image_size": 380, "head": {"kind": "compare"}},
+    "retrieval": {**_FINE_TUNED, **_PAIRS},
+    "grounding": {**_FINE_TUNED, **_PAIRS},
+    "vqa": {**_FINE_TUNED, "head": {"kind": "answers"}},
+    "entailment": {**_FINE_TUNED, "head": {"kind": "classes"}},
+    "nlvr2": {**_FINE_TUNED, "head": {"kind": "compare"}},
     "nlvr2_assignment": {"image_size": 256, "head": {"kind": "assign"}},
 }
 

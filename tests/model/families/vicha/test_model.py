@@ -223,6 +223,10 @@ def test_decay_spares_vectors_and_biases_only(tiny_family: Any) -> None:
     [
         ({"hierarchy": {"layers": 3}}, "hierarchy.layers 3 is too many"),
         ({"image_size": 3}, "smaller than one patch"),
+        (
+            {"image_size": 18},
+            "the last 2 rows and columns of any picture; choose image_size 16 or 20, or say border=ignore",
+        ),
         ({"masked_image": {"decoder_width": 6, "decoder_heads": 2}}, "divisible by 4"),
         ({"masked_image": {"decoder_width": 8, "decoder_heads": 2, "mask_ratio": 0.99}}, "leaves no patch"),
         ({"cleaning": {"max_tokens": 40}}, "40 tokens do not fit"),
