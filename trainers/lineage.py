@@ -1,8 +1,10 @@
-"""What a step of a run is made of, computed from the order and never logged: each slot's record, crop and sidecar rows."""
+"""What a step of a run is made of, computed from the order and never logged: each slot's record, crop and wrong caption."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from model.examples import Example, Paired
 from shards.address import example_rng
 from shards.config import validate
 from shards.errors import ConfigError, InputError
@@ -23,9 +26,13 @@ from trainers.augment import AugmentConfig, Look, TrainView, decoded, picture_of
 from trainers.checkpoint import find_checkpoint
 from trainers.config import TrainConfig
 from trainers.imported import is_imported
+from trainers.meter import order_digest
 from trainers.mixing import lay_order
+from trainers.observe import ORDER
 from trainers.run import CONFIG
 from trainers.tasks import load_task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +48,7 @@ class Line:
     name: str  # what the digests in order.jsonl are made of
     looks: tuple[Look, ...]  # one per picture that the task shows
     reserve: bool  # the slot's own record is damaged, and this is its stand-in
+    wrong_text: str = ""  # the negative caption that was drawn for matching; empty where none was
     sidecars: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -51,17 +59,20 @@ class Line:
             for look in self.looks
         )
         place = f"{self.stream}, epoch {self.epoch}, {self.shard}"
-        return f"{self.slot:5d}  {self.name}  {looks}  [{place}]" + ("  reserve" if self.reserve else "")
+        against = f"  against {self.wrong_text!r}" if self.wrong_text else ""
+        return f"{self.slot:5d}  {self.name}  {looks}{against}  [{place}]" + ("  reserve" if self.reserve else "")
 
 
 def lineage(run: str | Path, step: int, *, decode: bool = False) -> tuple[Line, ...]:
     """Name every record of a training step.
 
+    What comes out is held against the digest that the run has logged for the step; where they differ, a warning says so.
+
     Args:
         run: the run folder, or one of its checkpoints.
         step: counted from 1, as the log counts.
         decode: also read and decode the pictures, so that a slot whose picture is damaged names its reserve. Without it only
-            headers are read.
+            headers are read, unless the log shows that they do not tell all.
 
     Raises:
         InputError: the folder is no run.
@@ -83,7 +94,18 @@ def lineage(run: str | Path, step: int, *, decode: bool = False) -> tuple[Line, 
         raise ConfigError(f"step={step}: steps are counted from 1, as in the log")
     if config.steps is not None and step > config.steps:
         raise ConfigError(f"step={step}: the run has {config.steps} steps")
-    return lines_of(config, streams, order, step, decode=decode)
+    lines = lines_of(config, streams, order, step, decode=decode)
+    logged = _logged_digest(Path(run), step)
+    if not decode and logged not in (None, _digest_of(lines)):
+        lines = lines_of(config, streams, order, step, decode=True)
+    if logged not in (None, _digest_of(lines)):
+        logger.warning(
+            "%s: the log has another digest for step %d than these records give: some of them were damaged then and are not "
+            "now, or the other way round",
+            run,
+            step,
+        )
+    return lines
 
 
 def lines_of(
@@ -98,12 +120,11 @@ def lines_of(
     for slot, address in enumerate(order.slots(step - 1, 0, 1)):
         view = _Watching(config.augment, decode=decode)
 
-        def watch(item: Item, view: _Watching = view) -> Item:
+        def watch(item: Item, view: _Watching = view) -> tuple[Item, Example]:
             view.looks.clear()
-            task.example(item, view, example_rng(config.seed, item.address.epoch, item.name))
-            return item
+            return item, task.example(item, view, example_rng(config.seed, item.address.epoch, item.name))
 
-        item = records.make(address, watch)
+        item, example = records.make(address, watch)
         lines.append(
             Line(
                 slot=slot,
@@ -115,6 +136,7 @@ def lines_of(
                 name=item.name,
                 looks=tuple(view.looks),
                 reserve=item.address != address,
+                wrong_text=example.wrong_text if isinstance(example, Paired) else "",
                 sidecars=item.sidecars,
             )
         )
@@ -141,6 +163,23 @@ class _Watching(TrainView):
             )
         self.looks.append(self.draw(height, width, rng))
         return torch.full((3, 1, 1), 128, dtype=torch.uint8)
+
+
+def _digest_of(lines: Sequence[Line]) -> str:
+    return f"{order_digest([line.name for line in lines], 0):016x}"
+
+
+def _logged_digest(run: Path, step: int) -> str | None:
+    """What the log of a run, or of the run that a checkpoint belongs to, says of a step; None where it says nothing."""
+    log = (run if (run / CONFIG).is_file() else run.parent.parent) / ORDER
+    if not log.is_file():
+        return None
+    with log.open(encoding="utf-8") as file:
+        for line in file:
+            if f'"step": {step},' in line and line.endswith("\n"):
+                digest: str = json.loads(line)["digest"]
+                return digest
+    return None
 
 
 def _run_config(run: Path) -> tuple[TrainConfig, StreamState | None]:

@@ -1,4 +1,4 @@
-"""`lineage`: which records a training step was made of, how each picture was cropped, and what its sidecars said."""
+"""`lineage`: which records a training step was made of, how each picture was cropped, and against which caption it was matched."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from shards.config import Config as BaseConfig
 
-HELP = "name every record of a training step, with its crop, computed from the order"
+HELP = "name every record of a training step, with its crop and its wrong caption, computed from the order"
 
 
 class Config(BaseConfig):
@@ -19,7 +19,7 @@ class Config(BaseConfig):
     step: int
     """as the log counts, from 1"""
     decode: bool = False
-    """also decode the pictures, so that a slot whose picture is damaged names its reserve"""
+    """also decode the pictures, so that a slot whose picture is damaged names its reserve; done anyway where the log asks for it"""
     form: Literal["table", "jsonl"] = "table"
     """a line of text per slot, or a JSON object"""
 

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from jobs.cli import main
 from shards.errors import ConfigError, InputError
 from shards.reader import open_dataset
+from shards.sidecar import write_sidecar
 from tests.worlds import tiny_training, world
 from trainers.augment import TrainView
 from trainers.lineage import lineage
 from trainers.meter import order_digest
+from trainers.tasks.pretraining import Pretraining
 
 __all__ = ["tiny_training", "world"]
 
@@ -94,6 +97,73 @@ def test_a_damaged_picture_names_its_reserve(tmp_path: Path, tiny_training: Call
     assert extension
     assert changed[victim.slot].reserve
     assert changed[victim.slot].key != victim.key
+
+
+def test_the_log_shows_that_a_picture_was_damaged_in_training(
+    tmp_path: Path, tiny_training: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = tiny_training()
+    stream = next(iter(values["streams"].values()))
+    dataset = open_dataset(stream["dataset"])
+    tar = Path(stream["dataset"], "shards", f"{dataset.manifest[0].name}.tar")
+    whole = tar.read_bytes()
+    _, offset, size, _ = next(member for member in dataset.index(0).members(2) if member[0] != "json")
+    broken = bytearray(whole)
+    broken[offset + size // 2] ^= 0xFF
+    tar.write_bytes(broken)
+    run = train(values, tmp_path)
+    logged = {row["step"]: row["digest"] for row in map(json.loads, (run / "order.jsonl").read_text().splitlines())}
+    replaced = 0
+    for step, digest in logged.items():
+        for place in (run, max((run / "checkpoints").glob("[0-9s]*"))):
+            lines = lineage(place, step)
+            assert f"{order_digest([line.name for line in lines], 0):016x}" == digest
+            assert dataset.index(0).keys[2] not in {line.key for line in lines}
+            replaced += sum(line.reserve for line in lines)
+    assert replaced
+    assert "another digest" not in capsys.readouterr().err
+    tar.write_bytes(whole)
+    for step in logged:
+        lineage(run, step)
+    assert "another digest" in capsys.readouterr().err
+
+
+def test_the_wrong_caption_that_was_drawn_is_named(
+    tmp_path: Path,
+    tiny_training: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = tiny_training()
+    stream = next(iter(values["streams"].values()))
+    dataset = open_dataset(stream["dataset"])
+    for number, entry in enumerate(dataset.manifest):
+        keys = dataset.index(number).keys
+        captions = [[f"no {key} at all", f"nor {key} again"] for key in keys]
+        table = pa.table({"captions": captions, "scores": [[0.9, 0.8]] * len(keys)})
+        write_sidecar(
+            dataset.storage, column="negatives", digest8="0badf00d", shard=entry.name, keys=keys, values=table, card={}
+        )
+    stream["negatives"] = "negatives"
+    shown: dict[str, str] = {}
+    original = Pretraining.example
+
+    def noted(self: Pretraining, *words: Any) -> Any:
+        example = original(self, *words)
+        shown[example.key] = example.wrong_text
+        return example
+
+    with monkeypatch.context() as watched:
+        watched.setattr(Pretraining, "example", noted)
+        run = train(values | {"steps": 4}, tmp_path)
+    told = {line.name: line.wrong_text for step in range(1, 5) for line in lineage(run, step)}
+    assert told == shown
+    assert "" in told.values()
+    assert len(set(told.values())) > 4
+    capsys.readouterr()
+    assert main(["lineage", f"run={run}", "step=1"]) == 0
+    table = capsys.readouterr().out
+    assert all(repr(line.wrong_text) in table for line in lineage(run, 1) if line.wrong_text)
 
 
 def test_steps_that_are_none_and_a_folder_that_is_no_run_are_refused(
