@@ -117,7 +117,7 @@ def _apply(name: Name, pictures: Tensor, arguments: Sequence[float], *, faithful
         case "Equalize":
             return _equalize(pictures)
         case "Brightness":
-            return pictures.float().mul_(_column(arguments, pictures)[..., None, None]).clamp_(0, 255).to(torch.uint8)
+            return _to_bytes(pictures.float().mul_(_column(arguments, pictures)[..., None, None]).clamp_(0, 255))
         case "Sharpness":
             return _sharpen(pictures, _column(arguments, pictures)[..., None, None], faithful=faithful)
     return _warp(pictures, name, arguments)
@@ -126,6 +126,12 @@ def _apply(name: Name, pictures: Tensor, arguments: Sequence[float], *, faithful
 def _column(arguments: Sequence[float], pictures: Tensor) -> Tensor:
     """(N, 1) float32, beside the pictures."""
     return torch.tensor(arguments, dtype=torch.float32, device=pictures.device)[:, None]
+
+
+def _to_bytes(values: Tensor) -> Tensor:
+    """Cut floats of 0 to 255 to whole numbers."""
+    # By way of 16 bits, because the straight conversion has no vector code on a processor and takes 2.5 times as long.
+    return values.to(torch.int16).to(torch.uint8)
 
 
 def _by_table(pictures: Tensor, tables: Tensor) -> Tensor:
@@ -142,20 +148,21 @@ def _by_table_of_bytes(pictures: Tensor, tables: Tensor) -> Tensor:
     done = torch.empty(pictures.shape, dtype=torch.uint8)
     planes = zip(*(each.flatten(0, 1).numpy() for each in (pictures, tables, done)), strict=True)
     for plane, table, target in planes:
-        target[...] = np.frombuffer(plane.tobytes().translate(table.tobytes()), dtype=np.uint8).reshape(plane.shape)
+        target[...] = np.frombuffer(bytearray(plane).translate(table.tobytes()), dtype=np.uint8).reshape(plane.shape)
     return done
 
 
 def _auto_contrast(pictures: Tensor, *, faithful: bool) -> Tensor:
     flat = pictures.flatten(2)
-    low, high = flat.amin(2)[..., None, None].float(), flat.amax(2)[..., None, None].float()  # (N, C, 1, 1)
+    low, high = flat.amin(2)[..., None].float(), flat.amax(2)[..., None].float()  # (N, C, 1)
     is_flat = high <= low
     scale = (255.0 / (high - low).clamp_(min=1)).masked_fill_(is_flat, 1)
     # Negating the unsigned minimum gives 256 - low instead of -low.
     offset = (((256 - low) % 256 if faithful else -low) * scale).masked_fill_(is_flat, 0)
-    stretched = pictures.float().mul_(scale).add_(offset).clamp_(0, 255)
+    levels = torch.arange(256, dtype=torch.float32, device=pictures.device)
     # A float that is a hair below its whole number must not lose one by the cast.
-    return stretched.add_(1e-4).clamp_(max=255).to(torch.uint8)
+    stretched = (levels * scale).add_(offset).add_(1e-4).clamp_(0, 255)
+    return _by_table(pictures, _to_bytes(stretched))
 
 
 def _equalize(pictures: Tensor) -> Tensor:
@@ -201,9 +208,9 @@ def _sharpen(pictures: Tensor, factors: Tensor, *, faithful: bool) -> Tensor:
     smooth = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:]).add_(inner, alpha=_SMOOTH_CENTRE - 1)
     # The sum of the kernel is odd, so that nothing lies just between two numbers, and a product rounds as a quotient does.
     smoothed = smooth.float().mul_(1 / _SMOOTH_SUM).round_()
-    mixed = (inner - smoothed).mul_(factors).add_(smoothed)
+    mixed = inner.float().sub_(smoothed).mul_(factors).add_(smoothed)
     done = pictures.clone()
-    done[:, :, 1:-1, 1:-1] = mixed.to(torch.int32).remainder(256) if faithful else mixed.clamp_(0, 255)
+    done[:, :, 1:-1, 1:-1] = mixed.to(torch.int32).remainder(256) if faithful else _to_bytes(mixed.clamp_(0, 255))
     return done
 
 
@@ -263,7 +270,7 @@ def _warp(pictures: Tensor, name: Name, arguments: Sequence[float]) -> Tensor:
     grid = torch.stack(grids) if len(grids) > 1 else grids[0][None]
     # About grey, so that the zeros that `grid_sample` takes from outside are grey.
     moved = functional.grid_sample(pictures.float().sub_(FILL), grid, padding_mode="zeros", align_corners=True)
-    return moved.add_(FILL + 0.5).to(torch.uint8)  # interpolation leaves no value outside the picture's own range
+    return _to_bytes(moved.add_(FILL + 0.5))
 
 
 def _moved(pictures: Tensor, name: Name, offsets: Sequence[int]) -> Tensor:
