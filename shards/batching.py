@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.address import keyed_bits
+from shards.address import Address, keyed_bits
 from shards.errors import ConfigError
 from shards.order import Draws, SourceSpec, Stream, WeightChange
 from shards.plan import EpochOrder, Permutation
@@ -92,8 +92,10 @@ def cut(levels: Integers, counts: Integers, *, tokens: int, parts: int) -> _Cut:
         last = np.where(begun > 0, size, last)
     batches = started.sum(axis=1)
     rest = np.where(spill > 0, last - spill, 0)
-    # The first of the two is dealt without a remainder; it may not outgrow what it was.
+    # The first of the two is dealt without a remainder; it may not outgrow what it was, nor may the second, whose items are
+    # now as costly, outgrow that.
     first = np.minimum((before + rest) // 2 // parts * parts, before)
+    first = np.where((first < before) & (rest > first), first + parts, first)
     second = before + rest - first
     dropped = (rest > 0) & np.where(batches > 1, (first < parts) | (second < parts), rest < parts)
     evened = (rest > 0) & (batches > 1) & ~dropped
@@ -139,6 +141,19 @@ class EpochPlan:
         drawn = Permutation(count, keyed_bits("batches", *self._key, stretch)).at(number - first)
         positions, ends = self._planned(stretch)
         return dealt(positions[ends[drawn] : ends[drawn + 1]], self._parts)
+
+    def stand_in(self, position: int, draw: int) -> int:
+        """Choose a position whose item can take another's place in its batch: one that costs no more than the batch's costliest.
+
+        Args:
+            position: of the item to be replaced.
+            draw: any number; another one chooses another item.
+        """
+        stretch = int(np.searchsorted(self._starts, position, side="right")) - 1
+        positions, ends = self._planned(stretch)
+        place = int(np.flatnonzero(positions == position)[0])
+        first = int(ends[np.searchsorted(ends, place, side="right") - 1])
+        return int(positions[first + draw % (len(positions) - first)])
 
     def _planned(self, stretch: int) -> tuple[Integers, Integers]:
         found = self._recent.get(stretch)
@@ -264,6 +279,9 @@ class TokenStream(Stream):
         own = self._share(self.batch_parts, rank, world)
         borders = self._planned(step)[1][own.start : own.stop + 1 : len(own) // micro_batches]
         return tuple(tuple(range(start - borders[0], stop - borders[0])) for start, stop in pairwise(borders.tolist()))
+
+    def _stand_in(self, address: Address, draw: int) -> int:
+        return self._plan(address.source, address.epoch).stand_in(address.position, draw)
 
     def _share(self, batch_size: int, rank: int, world: int) -> range:
         if world < 1 or batch_size % world or not 0 <= rank < world:

@@ -176,7 +176,7 @@ class Stream:
         """Name the item that takes a damaged item's slot: from the same epoch, keyed by the slot and the attempt."""
         order = self._order(address.source, address.epoch)
         place = ("reserve", self.seed, address.epoch, address.source, address.position, attempt)
-        position = keyed_bits(*place) % len(order)
+        position = self._stand_in(address, keyed_bits(*place))
         shard, item = order.at(position)
         return Address(source=address.source, shard=shard, item=item, epoch=address.epoch, position=position)
 
@@ -298,6 +298,10 @@ class Stream:
         sources = np.searchsorted(ends, places, side="right").astype(np.int64)
         return sources, np.full_like(places, epoch), places - (ends - sizes)[sources]
 
+    def _stand_in(self, address: Address, draw: int) -> int:
+        """Turn 64 drawn bits into the position of an item that may take a damaged item's slot."""
+        return draw % len(self._order(address.source, address.epoch))
+
     def _leg(self, step: int) -> Leg:
         return self.legs[bisect_right(self.legs, step, key=lambda leg: leg.step) - 1]
 
@@ -387,10 +391,11 @@ class Stream:
             raise ConfigError(f"lanes={self.lanes} needs drop_last; evaluation visits every item in one lane")
         self._check_until()
         for name in self.sources:
-            least = self.batch_size if len(self.sources) == 1 and self.drop_last else self.lanes
+            is_lone = len(self.sources) == 1 and self.drop_last
+            setting, least = ("batch_size", self.batch_size) if is_lone else ("lanes", self.lanes)
             if self._items[name] < least:
                 raise ConfigError(
-                    f"streams.{name} holds {self._items[name]} items, fewer than one batch needs ({least}); lower batch_size"
+                    f"streams.{name} holds {self._items[name]} items, fewer than one batch needs ({least}); lower {setting}"
                 )
 
     def _check_until(self) -> None:

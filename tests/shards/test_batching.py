@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -72,6 +73,41 @@ def test_an_epoch_visits_each_item_once_and_no_part_spends_more_than_its_share(
             ("x", shard, item) for shard, size in enumerate(sizes) for item in range(size)
         )
         assert all(max(padded(stream, costs, step)) <= 960 // parts for step in steps)
+
+
+@unhurried
+@given(
+    st.dictionaries(st.integers(1, 50), st.integers(0, 30), min_size=1, max_size=6),
+    st.sampled_from([1, 2, 3, 8]),
+)
+def test_no_batch_of_a_stretch_outgrows_its_share_however_few_items_are_left_for_the_last(
+    items: dict[int, int], parts: int
+) -> None:
+    levels = np.array(sorted(items), dtype=np.int64)
+    counts = np.array([[items[level] for level in levels.tolist()]], dtype=np.int64)
+    found = cut(levels, counts, tokens=50 * parts, parts=parts)
+    costs = np.repeat(levels, counts[0])[::-1]
+    ends = found.ends(0)
+    assert len(costs) - ends[-1] < parts
+    for start, end in pairwise(ends.tolist()):
+        assert end - start >= parts
+        assert -(-(end - start) // parts) * costs[start] <= 50
+
+
+@unhurried
+@given(st.integers(0, 99), st.sampled_from([1, 2, 8]))
+def test_a_reserve_costs_no_more_than_its_batch_has_room_for(seed: int, parts: int) -> None:
+    sizes = (40, 0, 170, 9)
+    costs = Made(sizes, seed=seed)
+    stream = lone(sizes, costs=costs, parts=parts, seed=seed)
+    for step in range(stream.steps_of(2)):
+        for part in (stream.slots(step, rank, parts) for rank in range(parts)):
+            damaged = part[step % len(part)]
+            reserves = [stream.reserve(damaged, attempt) for attempt in range(12)]
+            assert {reserve.epoch for reserve in reserves} == {damaged.epoch}
+            assert len(set(reserves)) > 1
+            dearest = max(int(costs.of_shard(each.shard)[each.item]) for each in (*part, *reserves))
+            assert dearest * len(part) <= 960 // parts
 
 
 @settings(deadline=None, max_examples=25)  # each builds sixteen streams

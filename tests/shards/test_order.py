@@ -239,6 +239,12 @@ def test_sizes_that_do_not_fit_are_refused_before_anything_starts(settings: dict
         lone(**settings)
 
 
+def test_a_source_too_small_for_the_lanes_of_a_mixture_names_the_lanes() -> None:
+    sources = {name: SourceSpec(dataset_digest=name, sizes=(size,)) for name, size in (("a", 40), ("b", 3))}
+    with pytest.raises(ConfigError, match=r"streams\.b holds 3 items, fewer than one batch needs \(4\); lower lanes"):
+        Stream(sources, batch_size=8, lanes=4, seed=0)
+
+
 @pytest.mark.parametrize(("rank", "world"), [(0, 3), (2, 2), (-1, 2), (0, 0)])
 def test_a_world_that_does_not_divide_the_batch_is_refused(rank: int, world: int) -> None:
     with pytest.raises(ConfigError, match=f"over {world} processes"):
