@@ -5,18 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any, TypeGuard
 
-from pipelines.coco_pictures import coco_file
 from pipelines.json_stream import stream_json
-from pipelines.media_folder import MediaFolder
 from pipelines.raw_text import id_text, printable
 from shards.errors import InputError
 
-_COCO_NAME = re.compile(r"(?:COCO_([a-z]+\d{4})_)?(\d{12})\.jpg")
 _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)")
-_NEWEST = "train2017"
 _KEPT: Mapping[str, tuple[str, ...]] = {  # list → the fields of its rows that somebody reads
     "images": ("id", "file_name", "width", "height", "license"),
     "annotations": ("id", "image_id", "category_id", "bbox", "iscrowd"),
@@ -80,15 +75,6 @@ def drawn_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     """Width and height of the picture that boxes were drawn on, where the row says both."""
     width, height = image.get("width"), image.get("height")
     return (width, height) if is_id(width) and is_id(height) and width and height else None
-
-
-def picture_file(folder: MediaFolder, name: str) -> str:
-    """Where the picture of a `file_name` lies: as it is called, or under the name that another release of COCO gives it."""
-    found = _COCO_NAME.fullmatch(PurePath(name).name)
-    if not found or not folder.is_local or folder.size(name) is not None:
-        return name
-    other = coco_file(folder, int(found.group(2)), subset=found.group(1) or _NEWEST)
-    return other if folder.size(other) is not None else name
 
 
 def is_id(raw: Any) -> TypeGuard[int]:

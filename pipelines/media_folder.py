@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -61,6 +62,13 @@ class MediaFolder:
             return os.stat(self._inside(file)).st_size if self.is_local else None
         except (OSError, ValueError, MediaProblem):
             return None
+
+    def first_there(self, names: Iterable[str]) -> str:
+        """The first of these names that is there; where none is, and in a remote folder, the first of all."""
+        first, *others = names
+        if not self.is_local:
+            return first
+        return next((name for name in (first, *others) if self.size(name) is not None), first)
 
     def check(self) -> None:
         """Find a folder that is missing or empty, before anything is read. Raises `InputError`; remote ones are not looked at."""

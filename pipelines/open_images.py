@@ -45,6 +45,4 @@ def _file(row: Mapping[str, Any], id: str, folder: MediaFolder) -> str:
     stated = row.get("image_path")
     below = _FOLDERS.get(str(row.get("set_name")), "train_images")
     names = [f"{id}.jpg", f"{below}/{id}.jpg", *([stated] if isinstance(stated, str) and not is_broken(stated) else [])]
-    if not folder.is_local:
-        return names[0]
-    return next((name for name in names if folder.size(name) is not None), names[0])
+    return folder.first_there(names)

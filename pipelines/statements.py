@@ -74,6 +74,4 @@ def find_picture(folder: MediaFolder, name: str, *, split: str, directory: str |
     )
     ends = (name,) if directory is None else (f"{directory}/{name}", name)
     names = [f"{level}{end}" for level in levels for end in ends]
-    if is_broken(name) or not folder.is_local:
-        return names[0]
-    return next((candidate for candidate in names if folder.size(candidate) is not None), names[0])
+    return names[0] if is_broken(name) else folder.first_there(names)

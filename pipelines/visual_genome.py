@@ -61,9 +61,7 @@ class VisualGenome:
         stated = "/".join(PurePosixPath(url).parts[-2:])
         told = [stated] if stated.startswith(_FOLDERS) and not is_broken(stated) else []
         names = [*told, f"{id}.jpg", *(f"{below}/{id}.jpg" for below in _FOLDERS)]
-        if not self.folder.is_local:
-            return names[0]
-        return next((name for name in names if self.folder.size(name) is not None), names[0])
+        return self.folder.first_there(names)
 
 
 def read_pictures(path: str, *, holding: str, what: str) -> Iterator[Mapping[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NoReturn
 
 from pipelines.coco_objects import licence_names
-from pipelines.coco_pictures import coco_stem
+from pipelines.coco_pictures import coco_stem, picture_file
 from pipelines.drafts import Draft, Place, Problem, drafted_from_files
 from pipelines.grouping import Repeats, grouped
 from pipelines.json_stream import TOP, stream_json
@@ -25,15 +25,15 @@ class Config(SourceConfig):
     SPLIT_IN_NAME: ClassVar = _SPLIT_IN_NAME
 
     media: str
-    """The folder that holds the pictures."""
+    """The folder of the pictures (of 2014, or the same ones as of 2017), or the one that holds their folders."""
 
 
 def build(config: Config, target: Target) -> Source:
     folder = MediaFolder(config.media, follow_links=config.follow_links)
-    return drafted_from_files(folder, lambda: _pictures(config.annotations), config=config, target=target)
+    return drafted_from_files(folder, lambda: _pictures(config.annotations, folder), config=config, target=target)
 
 
-def _pictures(path: str) -> Iterator[Draft]:
+def _pictures(path: str, folder: MediaFolder) -> Iterator[Draft]:
     """Join `images` and `annotations` by image id; sorted by id, the second of two equal ids a reject of its own."""
     licences: dict[str, str] = {}
     ids = Repeats()
@@ -41,7 +41,7 @@ def _pictures(path: str) -> Iterator[Draft]:
         if not ids.is_settled:  # all rows have been read by now, and the licences, wherever in the file they stand
             ids.settle(lambda: _annotation_ids(path))
         images = [row[1:] for row in rows if row[0] == "image"]
-        pictures = [_picture(image, number, licences=licences) for number, image in images]
+        pictures = [_picture(image, number, licences=licences, folder=folder) for number, image in images]
         if not pictures:
             where = f"annotations[{rows[0][1]}]"
             problem: Problem = ("missing_media", "captions name an image that `images` lacks")
@@ -113,7 +113,7 @@ def _annotation_ids(path: str) -> Iterator[str]:
                 yield id
 
 
-def _picture(image: Mapping[str, Any], number: int, *, licences: Mapping[str, str]) -> Draft:
+def _picture(image: Mapping[str, Any], number: int, *, licences: Mapping[str, str], folder: MediaFolder) -> Draft:
     where = f"images[{number}]"
     id = _id(image.get("id"), where=where)
     picture = Draft(id=id, stem=coco_stem(id), licence=licences.get(id_text(image.get("license")) or ""))
@@ -125,7 +125,7 @@ def _picture(image: Mapping[str, Any], number: int, *, licences: Mapping[str, st
     elif is_broken(file):
         picture.problem = ("broken_utf8", f"{where}: file_name {printable(file)}")
     else:
-        picture.media.append(Place(file=file))
+        picture.media.append(Place(file=picture_file(folder, file)))
     return picture
 
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pipelines.boxes import BoxedConfig, from_corner_and_size
-from pipelines.coco_objects import CocoObjects, drawn_size, picture_file, read_coco_objects
-from pipelines.coco_pictures import coco_stem
+from pipelines.coco_objects import CocoObjects, drawn_size, read_coco_objects
+from pipelines.coco_pictures import coco_stem, picture_file
 from pipelines.drafts import Draft, Place, Problem, drafted_from_files
 from pipelines.media_folder import MediaFolder
 from pipelines.raw_text import id_text, is_broken, printable

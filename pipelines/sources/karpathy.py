@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import field_validator
 
-from pipelines.drafts import Draft, Place, Problem, drafted_from_files
+from pipelines.coco_pictures import picture_file
+from pipelines.drafts import Draft, Place, drafted_from_files
 from pipelines.grouping import Repeats, grouped
 from pipelines.json_stream import TOP, stream_json
 from pipelines.media_folder import MediaFolder
@@ -24,7 +25,8 @@ _SPLIT = re.compile(r"[A-Za-z0-9]+(\+[A-Za-z0-9]+)*")
 class Config(SourceConfig):
     """`split` selects: `train`, `val`, `test`, `restval`, or several as `train+restval`; unset takes all of them.
 
-    `media` is the folder that `filepath/filename` is relative to, or the one that holds all pictures.
+    `media` is the folder that `filepath/filename` is relative to, or the one that holds all pictures; COCO's are found under
+    their names of 2017, too.
     """
 
     media: str
@@ -53,7 +55,7 @@ def _pictures(config: Config, folder: MediaFolder) -> Iterator[Draft]:
             ids.settle(lambda: (str(s["sentid"]) for _, i in _selected(config) for s in _sentences(i) if "sentid" in s))
         for place, (number, image, at) in enumerate(images):
             where = f"images[{number}]"
-            picture = _picture(image, where=where, nested=_is_nested(image.get("filepath"), folder, nested))
+            picture = _picture(image, where=where, folder=folder, nested=nested)
             if place > 0:
                 picture.problem = ("duplicate_id", f"{where} repeats the id of an earlier image")
             for sentence_number, (sentence, noted) in enumerate(zip(image.get("sentences") or (), at, strict=True)):
@@ -71,7 +73,7 @@ def _rows(config: Config, ids: Repeats) -> Iterator[tuple[str, tuple[int, Mappin
             ids.note(str(sentence["sentid"])) if isinstance(sentence, dict) and "sentid" in sentence else None
             for sentence in kept["sentences"]
         ]
-        yield _picture(image, where=f"images[{number}]", nested=False).id, (number, kept, at)
+        yield _id(image, where=f"images[{number}]"), (number, kept, at)
 
 
 def _selected(config: Config) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -116,31 +118,35 @@ def _sentences(image: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     )
 
 
-def _is_nested(path: Any, folder: MediaFolder, known: dict[str, bool]) -> bool:
-    """Whether pictures lie under their `filepath` (COCO's val2014/…), or all in one folder; `known` remembers."""
-    if not isinstance(path, str) or is_broken(path):
-        return False
-    if path not in known:
-        known[path] = not folder.is_local or (Path(folder.root) / path).is_dir()
-    return known[path]
-
-
-def _picture(image: Mapping[str, Any], *, where: str, nested: bool) -> Draft:
-    file = image.get("filename")
-    if not isinstance(file, str) or not file or is_broken(file):
-        problem: Problem = ("missing_field", f"{where}: no filename")
-        if isinstance(file, str) and file:
-            problem = ("broken_utf8", f"{where}: filename {printable(file)}")
-        return Draft(id=where, stem=where, problem=problem)
-    id = str(image["cocoid"]) if "cocoid" in image else file
-    filepath = image.get("filepath")
-    split = image.get("split")
+def _picture(image: Mapping[str, Any], *, where: str, folder: MediaFolder, nested: dict[str, bool]) -> Draft:
+    id, file, split = _id(image, where=where), image.get("filename"), image.get("split")
+    if not isinstance(file, str) or not file:
+        return Draft(id=id, stem=id, problem=("missing_field", f"{where}: no filename"))
+    if is_broken(file):
+        return Draft(id=id, stem=id, problem=("broken_utf8", f"{where}: filename {printable(file)}"))
     return Draft(
         id=id,
         stem=id.zfill(12) if id.isdecimal() else id.removesuffix(".jpg"),
-        media=[Place(file=str(PurePosixPath(filepath) / file) if nested and isinstance(filepath, str) else file)],
+        media=[Place(file=picture_file(folder, _below(image.get("filepath"), file, folder, nested)))],
         split=printable(split) if isinstance(split, str) else None,
     )
+
+
+def _id(image: Mapping[str, Any], *, where: str) -> str:
+    """COCO's number or else the file's name; an image without a usable one stands for itself."""
+    file = image.get("filename")
+    if not isinstance(file, str) or not file or is_broken(file):
+        return where
+    return str(image["cocoid"]) if "cocoid" in image else file
+
+
+def _below(path: Any, file: str, folder: MediaFolder, known: dict[str, bool]) -> str:
+    """A file under its `filepath` (COCO's val2014/…), or by its name alone where all pictures lie in one folder."""
+    if not isinstance(path, str) or is_broken(path):
+        return file
+    if path not in known:  # one look for each of a few folders
+        known[path] = not folder.is_local or (Path(folder.root) / path).is_dir()
+    return str(PurePosixPath(path) / file) if known[path] else file
 
 
 def _add(picture: Draft, sentence: Any, at: int | None, *, where: str, ids: Repeats) -> None:

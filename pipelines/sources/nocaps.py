@@ -73,8 +73,7 @@ def _picture(image: Mapping[str, Any], *, id: str, where: str, folder: MediaFold
     elif is_broken(names[0]):
         draft.problem = ("broken_utf8", f"{where}: file_name {printable(names[0])}")
     else:
-        there = (name for name in names if not folder.is_local or folder.size(name) is not None)
-        draft.media.append(Place(file=next(there, names[0])))
+        draft.media.append(Place(file=folder.first_there(names)))
     return draft
 
 

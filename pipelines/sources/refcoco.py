@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 from pydantic import field_validator
 
 from pipelines.boxes import BoxedConfig, from_corner_and_size
-from pipelines.coco_objects import CocoObjects, drawn_size, is_id, picture_file, read_coco_objects
-from pipelines.coco_pictures import coco_stem
+from pipelines.coco_objects import CocoObjects, drawn_size, is_id, read_coco_objects
+from pipelines.coco_pictures import coco_stem, picture_file
 from pipelines.drafts import Draft, Place, Problem, drafted_from_files, usable_text
 from pipelines.media_folder import MediaFolder
 from pipelines.plain_pickle import read_plain_pickle

@@ -45,7 +45,11 @@ def _pictures(config: Config, folder: MediaFolder) -> list[Draft]:
                 id=file, stem=where, problem=("duplicate_id", f"{where} repeats the picture {printable(file)}")
             )
         else:
-            picture = Draft(id=file, stem=file.removesuffix(".jpg"), media=[Place(file=_place(config, folder, file))])
+            picture = Draft(
+                id=file,
+                stem=file.removesuffix(".jpg"),
+                media=[Place(file=folder.first_there((file, f"{config.split_name()}/{file}")))],
+            )
         pictures[file if picture.problem is None and isinstance(file, str) else where] = picture
         with picture.refusing(picture.id):
             # VizWiz also says which questions cannot be answered; their most frequent answer is then "unanswerable".
@@ -59,11 +63,6 @@ def _pictures(config: Config, folder: MediaFolder) -> list[Draft]:
                 answer_type=row.get("answer_type"),
             )
     return list(pictures.values())
-
-
-def _place(config: Config, folder: MediaFolder, file: str) -> str:
-    below = f"{config.split_name()}/{file}"
-    return below if folder.is_local and folder.size(file) is None and folder.size(below) is not None else file
 
 
 def _rows(path: str) -> Sequence[Mapping[str, Any]]:

@@ -194,3 +194,20 @@ def test_a_missing_annotation_file_and_a_wrong_media_folder_are_said_before_anyt
         with pytest.raises(InputError, match=says):
             convert(spec | change, output=str(tmp_path / "out"))
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("listed", "lies"),
+    [
+        ("COCO_val2014_000000000042.jpg", "val2014/COCO_val2014_000000000042.jpg"),
+        ("COCO_val2014_000000000042.jpg", "train2017/000000000042.jpg"),
+        ("000000000042.jpg", "val2014/COCO_val2014_000000000042.jpg"),
+    ],
+)
+def test_a_picture_is_found_in_the_folders_and_under_the_names_of_either_release(
+    convert: Any, source: Any, photos: Path, listed: str, lies: str
+) -> None:
+    (photos / lies).parent.mkdir()
+    (photos / "a.jpg").rename(photos / lies)
+    (record,) = convert(source([image(42, listed)], [caption(1, 42, "A.")])).dataset.records()
+    assert (record.origin.file, record.key) == (lies, "coco_captions-val-000000000042")

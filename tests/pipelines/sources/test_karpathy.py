@@ -66,6 +66,14 @@ def test_coco_pictures_are_found_in_their_subfolders_and_in_one_folder_alike(
     assert next(done.dataset.records()).key == "karpathy-all-000000000042"
 
 
+def test_coco_pictures_are_found_under_their_names_of_2017(convert: Any, source: Any, photos: Path) -> None:
+    (photos / "train2017").mkdir()
+    (photos / "a.jpg").rename(photos / "train2017" / "000000000042.jpg")
+    named = entry("COCO_val2014_000000000042.jpg", "restval", raw(0, "A."), filepath="val2014", cocoid=42)
+    (record,) = convert(source([named])).dataset.records()
+    assert (record.origin.id, record.origin.file) == ("42", "train2017/000000000042.jpg")
+
+
 def test_bad_sentences_and_images_are_named_rejects_and_tokens_stand_in_for_a_missing_raw(
     convert: Any, source: Any
 ) -> None:
