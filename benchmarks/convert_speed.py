@@ -8,7 +8,8 @@ the whole verb `shards` with checks of every picture, checksums, index, commit r
 
 All read the same photos out of the page cache (the first round is not counted) and write to the same disk. Every writer gets the
 picture and its caption; ours also writes a JSON header for each record and forces what it has written to disk before it calls a
-unit done, which the others do not. `tar_durable` and `webdataset_durable` are the same sides with their files forced to disk, too.
+unit done, which the others do not. `tar_durable` and `webdataset_durable` are the same sides with their files forced to disk, too;
+`webdataset_members` is webdataset given a header to write, the same three members that ours has.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.converters import DURABLE
-from benchmarks.photos import write_photos
+from benchmarks.converters import DURABLE, MEMBERS
+from benchmarks.photos import add_photo_options, write_photos
 from benchmarks.processes import ProcessSide, compare_processes, peer_sides
 
 PEERS = ("webdataset", "mds", "litdata", "img2dataset")
@@ -31,7 +32,7 @@ PEERS = ("webdataset", "mds", "litdata", "img2dataset")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the photos, measure, print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=3000, help="how many photos of 640x480")
+    add_photo_options(parser, photos=3000)
     parser.add_argument("--rounds", type=int, default=5, help="how often each side runs")
     parser.add_argument(
         "--peers", help="the Python of an environment with the peers (extra `bench`); default: this one"
@@ -44,13 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     originals = Path(os.environ.get("OSTRAKA_DATA", "../shared/data"))
     with tempfile.TemporaryDirectory(dir=options.folder) as place:
         folder = Path(place)
-        write_photos(originals, folder, count=options.photos)
+        write_photos(originals, folder, count=options.photos, sampling=options.sampling)
         sides = {
             "ours": ProcessSide(name="ours"),
             "tar": ProcessSide(name="tar"),
             "tar_durable": ProcessSide(name="tar", overrides=(DURABLE,)),
             "ours_decode": ProcessSide(name="ours", overrides=("check=decode",)),
             **peer_sides(PEERS, peers),
+            "webdataset_members": ProcessSide(name="webdataset", python=peers, overrides=(MEMBERS,)),
             "webdataset_durable": ProcessSide(name="webdataset", python=peers, overrides=(DURABLE,)),
             "ray_data": ProcessSide(name="ray_data"),
         }

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.converters import ours
-from benchmarks.photos import write_photos
+from benchmarks.photos import Sampling, add_photo_options, write_photos
 from benchmarks.readers import HOWS
 from benchmarks.turns import compare_in_turns
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_options(parser, photos=2000, rounds=9)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.folder) as place:
-        folder = photo_dataset(Path(place), photos=options.photos)
+        folder = photo_dataset(Path(place), photos=options.photos, sampling=options.sampling)
         figures = {how: _compared(folder, how, options) for how in HOWS}
     print(json.dumps(figures, indent=1))
     return 0
@@ -59,7 +59,7 @@ def _compared(folder: Path, how: str, options: argparse.Namespace) -> dict[str, 
 
 def add_options(parser: argparse.ArgumentParser, *, photos: int, rounds: int) -> None:
     """What every benchmark over photos can be asked for."""
-    parser.add_argument("--photos", type=int, default=photos, help="how many photos of 640x480")
+    add_photo_options(parser, photos=photos)
     parser.add_argument("--rounds", type=int, default=rounds, help="how often each side runs")
     parser.add_argument(
         "--peers", default=sys.executable, help="the Python of an environment with the peers; default: this one"
@@ -70,9 +70,9 @@ def add_options(parser: argparse.ArgumentParser, *, photos: int, rounds: int) ->
     parser.add_argument("--clock", choices=("cpu_s", "wall_s"), default="cpu_s", help="the seconds that count")
 
 
-def photo_dataset(folder: Path, *, photos: int) -> Path:
+def photo_dataset(folder: Path, *, photos: int, sampling: Sampling = "original") -> Path:
     """Write photos of 640x480 and convert them, as they are, into `data`."""
-    write_photos(Path(os.environ.get("OSTRAKA_DATA", "../shared/data")), folder, count=photos)
+    write_photos(Path(os.environ.get("OSTRAKA_DATA", "../shared/data")), folder, count=photos, sampling=sampling)
     ours(folder, folder / "data", ())()
     return folder
 

@@ -1,6 +1,6 @@
 """Resize to 256 and re-encode: the whole conversion beside its codec alone, and the codec beside Pillow's.
 
-    python -m benchmarks.resize_speed [--photos 3000] [--rounds 5] [--peers VENV/bin/python] [--folder /dev/shm]
+    python -m benchmarks.resize_speed [--photos 3000] [--sampling 4:2:0] [--rounds 5] [--peers VENV/bin/python] [--folder /dev/shm]
 
 `codec` reads, decodes, resizes and encodes the photos with our functions and writes nothing; `pillow` does the same with Pillow
 (bicubic, quality 90); `img2dataset` is the whole of that tool, one process and one thread. Figures as in `convert_speed`.
@@ -16,14 +16,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.photos import write_photos
+from benchmarks.photos import add_photo_options, write_photos
 from benchmarks.processes import ProcessSide, compare_processes, peer_sides
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the photos, measure, print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=3000, help="how many photos of 640x480")
+    add_photo_options(parser, photos=3000)
     parser.add_argument("--rounds", type=int, default=5, help="how often each side runs")
     parser.add_argument(
         "--peers", help="the Python of an environment with the peers (extra `bench`); default: this one"
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     originals = Path(os.environ.get("OSTRAKA_DATA", "../shared/data"))
     with tempfile.TemporaryDirectory(dir=options.folder) as place:
         folder = Path(place)
-        write_photos(originals, folder, count=options.photos)
+        write_photos(originals, folder, count=options.photos, sampling=options.sampling)
         sides = {
             "ours": ProcessSide(name="ours", overrides=("transforms=[{kind: resize_image, shorter_side: 256}]",)),
             "codec": ProcessSide(name="codec"),

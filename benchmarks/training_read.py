@@ -1,6 +1,6 @@
 """The training read, decode → RandomResizedCrop 256 → tensor: ours beside webdataset with the stock Pillow recipe, and the codec.
 
-    python -m benchmarks.training_read [--photos 600] [--rounds 7] [--interpolation bilinear] [--folder /dev/shm] [--clock cpu_s]
+    python -m benchmarks.training_read [--photos 600] [--sampling 4:2:0] [--rounds 7] [--interpolation bilinear] [--folder /dev/shm]
 
 Every side draws crops with torchvision's stock scale and ratio, and resizes with the same filter. `floor` is the codec alone:
 the JPEGs in memory, decoded whole, cut and resized in one loop; ours also reads, checks, parses, shuffles and stacks.
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), default="bilinear", help="of all sides")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.folder) as place:
-        folder = photo_dataset(Path(place), photos=options.photos)
+        folder = photo_dataset(Path(place), photos=options.photos, sampling=options.sampling)
         sides = {"ours": "ours_train", "floor": "codec", "webdataset": "webdataset_train"}
         figures = compare_in_turns(
             {name: reader(side, folder, options.interpolation) for name, side in sides.items()},
