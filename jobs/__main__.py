@@ -6,10 +6,20 @@ import logging
 import os
 import sys
 
-from jobs.cli import main
+
+def _run() -> int:
+    try:
+        from jobs.cli import INTERRUPTED, main
+    except KeyboardInterrupt:  # so early that nothing was begun; `main` answers a later one
+        return 130
+    try:
+        return main(sys.argv[1:])
+    except KeyboardInterrupt:  # a second one, while the first was answered
+        return INTERRUPTED
+
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
+    code = _run()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # One of several ranks: everything is written and the group is left. Threads of torch's transport may still be going
         # down, and the usual teardown of the interpreter now and then aborts on one of them, after all work was done.

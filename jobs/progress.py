@@ -9,29 +9,41 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
+from rich.table import Column
 
 logger = logging.getLogger(__name__)
 console = Console(stderr=True)
 
 LINE_INTERVAL_S = 10.0
+ROOMY = 76  # columns of a terminal; a narrower one shows the numbers in place of the bar and of the time that went by
 
 
 def set_up_logging(*, verbose: bool = False) -> None:
     """Send the log to standard error once, at the entry point, so that it does not tear a live bar."""
     level = logging.DEBUG if verbose else logging.INFO
-    handler: logging.Handler
-    if console.is_terminal:
-        handler = RichHandler(console=console, show_path=False, markup=False, show_level=verbose)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    else:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = _AboveTheBar() if console.is_terminal else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for room in ("shards", "pipelines", "concepts", "model", "trainers", "jobs"):
         logging.getLogger(room).setLevel(level)
+
+
+class _AboveTheBar(logging.Handler):
+    """Prints above a live bar. Lines are wrapped by the terminal, not by us, so that a path in them can be copied whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        colour = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else None
+        console.print(self.format(record), style=colour, markup=False, highlight=False, soft_wrap=True)
 
 
 class Bar:
@@ -74,18 +86,13 @@ class Bar:
         now = self._spoke = time.monotonic()
         elapsed = max(now - self._started, 1e-9)
         rate = (self.done - self._resumed) / elapsed
-        left = (
-            f"eta {clock((self.total - self.done) / rate)}"
-            if rate > 0 and self.done < self.total
-            else f"in {clock(elapsed)}"
-        )
         width = len(f"{self.total:,}")
-        parts = [
-            f"{self.label:<12} {self.done:>{width},}/{self.total:,} {self.unit}",
-            self._numbers(),
-            f"{rate:,.1f} {self.unit}/s",
-            left,
-        ]
+        parts = [f"{self.label:<12} {self.done:>{width},}/{self.total:,} {self.unit}", self._numbers()]
+        if rate > 0:
+            left = f"eta {clock((self.total - self.done) / rate)}" if self.done < self.total else f"in {clock(elapsed)}"
+            parts += [f"{rate:,.1f} {self.unit}/s", left]
+        else:
+            parts.append("done before" if self.done == self.total else f"in {clock(elapsed)}")
         logger.info("   ".join(part for part in parts if part))
 
 
@@ -104,18 +111,23 @@ def progress(label: str, *, total: int, unit: str, done: int = 0) -> Iterator[Ba
         yield bar
         bar.finish()
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<12}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TextColumn("{task.fields[numbers]}"),
-        TimeElapsedColumn(),
-        TimeLeftColumn(compact=True),
-    )
-    with Progress(*columns, console=console) as live:
+    with Progress(*_columns(unit), console=console) as live:
         yield Bar(label, total=total, unit=unit, done=done, live=live)
+
+
+def _columns(unit: str) -> Iterator[ProgressColumn]:
+    """What a live bar shows on this terminal, from left to right; only the counts give way where even that is too much."""
+    roomy = console.width >= ROOMY
+    yield SpinnerColumn()
+    yield TextColumn("{task.description:<12}" if roomy else "{task.description}")
+    if roomy:
+        yield BarColumn()
+    yield MofNCompleteColumn(table_column=Column(no_wrap=True))
+    yield TextColumn(unit)
+    yield TextColumn("{task.fields[numbers]}")
+    if roomy:
+        yield TimeElapsedColumn()
+    yield TimeLeftColumn(compact=True, table_column=Column(no_wrap=True, min_width=5))
 
 
 class Stages:

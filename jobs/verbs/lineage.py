@@ -8,7 +8,7 @@ from typing import Literal
 
 from shards.config import Config as BaseConfig
 
-HELP = "name every record of a training step, with its crop and its wrong caption, computed from the order"
+HELP = "names every record of a training step, with its crop and its wrong caption, computed from the order"
 
 
 class Config(BaseConfig):

@@ -91,7 +91,7 @@ def _here(training: TrainConfig) -> TrainSummary:
 
     if not console.is_terminal:
         return train(training)
-    with progress("train", total=1, unit="steps") as bar:
+    with progress("train", total=training.steps or 1, unit="steps") as bar:
 
         def advance(done: int, total: int, interval: Interval | None) -> None:
             bar.total = total

@@ -8,13 +8,14 @@ from typing import Any
 from pydantic import Field
 
 from jobs.progress import progress
+from jobs.quantities import count_text, size_text
 from shards.config import Config as BaseConfig
 from shards.manifest import read_card
 from shards.repair import Reconvert, repair
 from shards.stores import open_storage
 from shards.verify import verify
 
-HELP = "check a dataset against its commits, manifest, index and checksums; exit 1 names what is damaged"
+HELP = "checks a dataset against its commits, manifest, index and checksums; exit 1 names what is damaged"
 
 
 class Config(BaseConfig):
@@ -33,7 +34,9 @@ def run(config: Config, *, dry_run: bool) -> int:
     storage = open_storage(config.dataset)
     if dry_run:
         card = read_card(storage)
-        print(f"would read {card.shards} shards with {card.records:,} records, {card.bytes / 2**20:,.1f} MiB")
+        print(
+            f"would read {count_text(card.shards, 'shard')} with {count_text(card.records, 'record')}, {size_text(card.bytes)}"
+        )
         return 0
     if config.repair:
         repair(storage, reconvert=_reconvert(config) if config.source else None)
@@ -42,10 +45,11 @@ def run(config: Config, *, dry_run: bool) -> int:
     for damage in damages:
         print(damage)
     if damages:
-        print(f"{config.dataset}: {len(damages)} damaged places")
+        print(f"{config.dataset}: {count_text(len(damages), 'damaged place')}")
         return 1
     card = read_card(storage)
-    print(f"{config.dataset}: sound, {card.shards} shards, {card.records:,} records, {card.annotations:,} annotations")
+    counts = ((card.shards, "shard"), (card.records, "record"), (card.annotations, "annotation"))
+    print(f"{config.dataset}: sound, {', '.join(count_text(*count) for count in counts)}")
     return 0
 
 

@@ -65,3 +65,21 @@ def test_listing_the_verbs_imports_no_heavy_library() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert shown.stdout.rstrip().endswith("[]")
+
+
+def test_an_interruption_while_the_command_is_being_loaded_ends_without_a_traceback() -> None:
+    code = (
+        "import runpy, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'jobs.cli':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "sys.argv = ['jobs', 'shards']\n"
+        "runpy.run_module('jobs', run_name='__main__')\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert shown.returncode == cli.INTERRUPTED
+    assert not shown.stderr
