@@ -17,6 +17,7 @@ import xxhash
 from pydantic import Field
 
 from pipelines.boxes import BoxedConfig, BoxRule, fitted
+from pipelines.drafts import without_annotations
 from pipelines.matched_items import MatchedItems, ShardItems, SomeShards
 from pipelines.picture_names import Match, PictureNames, Spot, names_of
 from pipelines.source import RawItem, SourceConfig, Target
@@ -31,6 +32,7 @@ from shards.reader import Dataset, open_dataset
 from shards.records import Annotation, Detection, Grounding, Reject, RejectReason
 
 ABSENT: RejectReason = "missing_media"  # of items whose picture the dataset does not hold
+_NO_FAULT = frozenset({ABSENT, "filtered"})
 _RESIZING = frozenset({"resize_image"})  # transforms after which boxes of the original pictures no longer fit
 
 
@@ -56,13 +58,7 @@ class AnnotateConfig(Config):
     def absolute(self) -> AnnotateConfig:
         """The same config with local paths that hold in any process, and a media folder that nothing is read from."""
         source = {"media": self.dataset, **self.source}
-        locations = load_source_config(source).LOCATIONS
-        source = {
-            name: os.path.abspath(value)
-            if name in locations and isinstance(value, str) and "://" not in value
-            else value
-            for name, value in source.items()
-        }
+        source = load_source_config(source).placed(source)
         dataset = self.dataset if "://" in self.dataset else os.path.abspath(self.dataset)
         return self.model_copy(update={"source": source, "dataset": dataset})
 
@@ -264,7 +260,7 @@ def check_budget(plan: AnnotatePlan, rejected: Mapping[str, int]) -> None:
     """
     config = plan.config
     bad: Counter[str] = Counter(
-        reject.reason for reject in plan.unmatched if reject.level == "item" and reject.reason != ABSENT
+        reject.reason for reject in plan.unmatched if reject.level == "item" and reject.reason not in _NO_FAULT
     )
     bad.update(rejected)
     if bad.total() > config.reject_count and bad.total() > config.reject_share * plan.raw_items:
@@ -300,7 +296,7 @@ def _spot(item: RawItem, names: PictureNames, match: Match) -> Spot | Reject:
     if len(places) != 1:
         return lost("unsupported", f"it has {len(places)} media files, and `annotate` is for items with exactly one")
     if not usable:
-        return lost("no_annotations", "no usable annotation names this item")
+        return lost(*without_annotations(item))
     wanted = list(names_of(file=places[0].get("file"), id=item["id"], match=match))
     spot = names.find(wanted)
     if spot is None:

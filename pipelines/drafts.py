@@ -206,7 +206,7 @@ class DraftedSource:
         if "problem" in item:
             raise MediaProblem(*item["problem"])
         if not annotations:
-            raise MediaProblem("no_annotations", "no usable annotation names this item")
+            raise MediaProblem(*without_annotations(item))
         places: Sequence[PlainPlace] = item.get("media", ())
         media: list[Media] = []
         payload: dict[str, bytes] = {}
@@ -292,6 +292,13 @@ def drafted_annotations(item: RawItem) -> tuple[tuple[Annotation, ...], tuple[Re
         for id, reason, detail in item.get("refused", ())
     ]
     return tuple([annotation_from_plain(plain) for plain in item.get("annotations", ())]), tuple(refused)
+
+
+def without_annotations(item: RawItem) -> Problem:
+    """Why an item has no usable annotation: its file says so of each of them, or nothing is said about it at all."""
+    if {reason for _, reason, _ in item.get("refused", ())} == {"filtered"}:
+        return "filtered", "all its annotations are left out on purpose"
+    return "no_annotations", "no usable annotation names this item"
 
 
 def _picture_size(record: Record) -> tuple[int, int] | None:

@@ -20,13 +20,13 @@ class TaskColumns:
 
     hypothesis: str
     premise: str | None = None
-    label: str | None
+    label: str
     words: Mapping[str, str] = field(default_factory=dict)  # of labels that the file writes as numbers
     id: tuple[str, ...] = ("index",)  # columns that together name a row
 
 
 GLUE: Mapping[GlueTask, TaskColumns] = {
-    "ax": TaskColumns(premise="sentence1", hypothesis="sentence2", label=None),
+    "ax": TaskColumns(premise="sentence1", hypothesis="sentence2", label="label"),
     "cola": TaskColumns(hypothesis="sentence", label="label", words={"0": "unacceptable", "1": "acceptable"}),
     "mnli": TaskColumns(premise="sentence1", hypothesis="sentence2", label="gold_label"),
     "mrpc": TaskColumns(

@@ -4,7 +4,7 @@ A pair of sentences is an `Entailment` whatever the pair is asked for, with the 
 equivalence (MRPC), duplication (QQP), similarity (STS-B; the label is the score as written) and QNLI, whose sentence is the
 premise and whose question is the hypothesis. So both sentences stay apart and no prompt is baked in. A single sentence (CoLA,
 SST-2) is a `Text` whose target is the label. Numbered labels are spelt out: `0` of MRPC is `not_equivalent`.
-Rows without a label: a `Text` without target; pairs of a test file make no record, as an entailment needs its label.
+A test file has no labels: its texts have no target, and its pairs no label.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import PurePath
 
 from pipelines.drafts import Draft, usable_text
 from pipelines.glue_tasks import COLA_HEADER, FOLDERS, GLUE, GlueTask, TaskColumns
+from pipelines.packed import plain_name
 from pipelines.raw_text import is_broken, printable
 from pipelines.source import Source, SourceConfig, Target, spelt_split
 from pipelines.text_items import drafted_texts, numbered_stem, read_lines
@@ -30,7 +31,7 @@ _TELLING = {
     "stsb": {"sentence1", "sentence2", "genre"},
     "qnli": {"question", "sentence"},
 }  # columns that only this task has
-_NO_LABEL = ("", "-")  # `-`: the annotators of MNLI did not agree
+_NO_AGREEMENT = "-"  # of the annotators of MNLI
 
 
 class Config(SourceConfig):
@@ -40,7 +41,7 @@ class Config(SourceConfig):
     """Which task; unset: told by the folder's name (`RTE/train.tsv`) or by columns that only one task has."""
 
     def split_name(self) -> str:
-        return super().split_name() if self.split else spelt_split(PurePath(self.annotations).stem)
+        return super().split_name() if self.split else spelt_split(PurePath(plain_name(self.annotations)).stem)
 
 
 def build(config: Config, target: Target) -> Source:
@@ -81,8 +82,6 @@ def _draft(
         if columns.premise is None:
             draft.annotations.append(Text(source=sentence, target=label))
         else:
-            if label is None:
-                raise MediaProblem("missing_field", f"{where} has no label that its annotators agreed on")
             premise = usable_text(cells[columns.premise], what=columns.premise, where=where)
             draft.annotations.append(Entailment(premise=premise, hypothesis=sentence, label=label))
     return draft
@@ -94,9 +93,14 @@ def _id(cells: Mapping[str, str], columns: TaskColumns) -> str | None:
 
 
 def _label(cells: Mapping[str, str], columns: TaskColumns, *, where: str) -> str | None:
-    raw = cells.get(columns.label or "", "").strip()
-    if raw in _NO_LABEL:
+    """The label of a row, spelt out; None in a test file. Raises `MediaProblem` for a row that should have one and has not."""
+    if columns.label not in cells:
         return None
+    raw = cells[columns.label].strip()
+    if raw == _NO_AGREEMENT:
+        raise MediaProblem("filtered", f"{where}: the annotators did not agree on a label")
+    if not raw:
+        raise MediaProblem("missing_field", f"{where} has no {columns.label}")
     if is_broken(raw):
         raise MediaProblem("broken_utf8", f"{where}: its label is {printable(raw)}")
     word = columns.words.get(raw, raw)
@@ -127,8 +131,9 @@ def _check(header: tuple[str, ...], columns: TaskColumns, *, task: str, path: st
             f"{KEY}: {path} has no column {', '.join(lacking)} of {task} (it has: {', '.join(header)}); "
             "give the task's own TSV, or set source.task to the task that it is"
         )
-    if columns.premise is not None and columns.label not in header:
+    others = sorted({GLUE[other].label for other in GLUE}.intersection(header))
+    if columns.label not in header and others:  # a test file has none at all
         raise InputError(
-            f"{KEY}: {path} has no column {columns.label or 'of labels'}, as test files of {task} have none; "
-            "a pair of sentences becomes a record only with its label, so give train.tsv or dev.tsv"
+            f"{KEY}: {path} has the labels {others[0]}, where {task} has {columns.label}; set source.task to the task that "
+            "it is, or read the table with source.kind=table"
         )

@@ -79,7 +79,7 @@ def test_no_gold_label_and_every_other_flaw_are_refused_by_name_and_the_ledger_c
         "h": "filtered",
     }
     assert done.reasons() == {
-        "12": "no_annotations",
+        "12": "filtered",
         "404": "missing_media",
         "../11": "outside_media",
         "line 12": "missing_field",

@@ -82,6 +82,14 @@ PAIRS = {
         table(("index", "sentence1", "sentence2", "label"), ("7", "a", "b", "1")),
         Entailment(premise="a", hypothesis="b", label="entailment"),
     ),
+    "RTE/test.tsv": (
+        table(("index", "sentence1", "sentence2"), ("7", "a", "b")),
+        Entailment(premise="a", hypothesis="b", label=None),
+    ),
+    "AX/diagnostic.tsv": (
+        table(("index", "sentence1", "sentence2"), ("7", "a", "b")),
+        Entailment(premise="a", hypothesis="b", label=None),
+    ),
     "x/qnli.tsv": (
         table(("index", "question", "sentence", "label"), ("7", "who?", "he", "entailment")),
         Entailment(premise="he", hypothesis="who?", label="entailment"),
@@ -127,16 +135,30 @@ def test_a_pair_without_an_agreed_label_or_with_an_unknown_one_is_refused_by_nam
         ("2", "a", "b", "-"),
         ("3", "a", "b", "2"),
     ]
-    rows += [("1", "c", "d", "0"), ("4", "a")]
+    rows += [("1", "c", "d", "0"), ("4", "a"), ("5", "a", "b", "")]
     done = convert({"kind": "glue", "annotations": write(tmp_path / "WNLI" / "dev.tsv", table(*rows))})
-    assert done.reasons("annotation") == {"2": "missing_field", "3": "unsupported", "4": "missing_field"}
+    assert done.reasons("annotation") == {
+        "2": "filtered",
+        "3": "unsupported",
+        "4": "missing_field",
+        "5": "missing_field",
+    }
     assert [reject.reason for reject in done.rejects if reject.level == "item"].count("duplicate_id") == 1
     assert done.card.records == 1
 
 
-def test_a_test_file_of_pairs_is_told_apart_before_anything_runs(tmp_path: Path, convert: Any) -> None:
-    file = write(tmp_path / "RTE" / "test.tsv", table(("index", "sentence1", "sentence2"), ("0", "a", "b")))
-    with pytest.raises(InputError, match="only with its label"):
+def test_pairs_without_an_agreed_label_are_left_out_and_use_up_no_budget(tmp_path: Path, convert: Any) -> None:
+    rows: list[tuple[str, ...]] = [("index", "sentence1", "sentence2", "gold_label"), ("0", "a", "b", "neutral")]
+    rows += [(str(number), "a", "b", "-") for number in range(1, 200)]
+    done = convert({"kind": "glue", "annotations": write(tmp_path / "MNLI" / "dev_matched.tsv", table(*rows))})
+    assert (done.card.records, done.reasons()["7"]) == (1, "filtered")
+
+
+def test_labels_under_another_name_are_not_taken_for_a_test_file(tmp_path: Path, convert: Any) -> None:
+    file = write(
+        tmp_path / "MNLI" / "dev.tsv", table(("index", "sentence1", "sentence2", "label"), ("0", "a", "b", "x"))
+    )
+    with pytest.raises(InputError, match="has the labels label, where mnli has gold_label"):
         convert({"kind": "glue", "annotations": file})
 
 
