@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.drafts import usable_text
-from pipelines.raw_text import check_file, printable, read_rows
+from pipelines.packed import plain_name
+from pipelines.raw_text import printable, read_rows, read_text
 from shards.errors import InputError
 from shards.media import MediaProblem
 from shards.records import Label
@@ -68,7 +69,7 @@ def read_labels(path: str, classes: ClassNames | None) -> Iterator[tuple[str, st
     Raises:
         InputError: it is no such list, or has indices and `classes` does not say of what.
     """
-    if Path(path).suffix.lower() == ".csv":
+    if plain_name(path).lower().endswith(".csv"):
         yield from _kaggle(path)
         return
     folders = list(classes.names) if classes else []
@@ -105,6 +106,4 @@ def _kaggle(path: str) -> Iterator[tuple[str, str]]:
 
 def _lines(path: str, *, key: str) -> list[str]:
     """The lines that say anything."""
-    check_file(path, key=key)
-    text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
-    return [line.strip() for line in text.split("\n") if line.strip()]
+    return [line.strip() for line in read_text(path, key=key).split("\n") if line.strip()]

@@ -64,13 +64,7 @@ class ConvertConfig(Config):
 
     def absolute(self) -> ConvertConfig:
         """The same config with local paths that hold in any process, whatever folder it runs in."""
-        locations = load_source_config(self.source).LOCATIONS
-        source = {
-            name: os.path.abspath(value)
-            if name in locations and isinstance(value, str) and "://" not in value
-            else value
-            for name, value in self.source.items()
-        }
+        source = load_source_config(self.source).placed(self.source)
         output = self.output if "://" in self.output else os.path.abspath(self.output)
         return self.model_copy(update={"source": source, "output": output})
 

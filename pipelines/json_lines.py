@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from pipelines.packed import lines_of, open_raw
 from pipelines.raw_text import check_file, decode_json
 from shards.errors import InputError
 
@@ -34,8 +34,8 @@ def read_json_lines(path: str, *, key: str, must_have: str, what: str) -> Iterat
     """
     check_file(path, key=key)
     first = True
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, start=1):
+    with open_raw(path, key=key) as file:
+        for number, line in enumerate(lines_of(file, path=path, key=key), start=1):
             if not line.strip():
                 continue
             try:

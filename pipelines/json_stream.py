@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator
+from io import TextIOWrapper
 from json.decoder import JSONDecodeError
-from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from pipelines.packed import open_raw
 from pipelines.raw_text import check_file
 from shards.errors import InputError
 
@@ -37,7 +38,8 @@ def stream_json(path: str, *, key: str, lists: Collection[str] = (TOP,)) -> Iter
         InputError: the file is no valid JSON, with line and column.
     """
     check_file(path, key=key)
-    with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    raw = open_raw(path, key=key)
+    with TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         window = _Window(file, path=path, key=key)
         opening = window.peek()
         if opening == "{":

@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.packed import open_raw
 from pipelines.raw_text import check_file
 from shards.errors import InputError
 
@@ -98,8 +98,8 @@ def read_objects(path: str, *, key: str) -> list[Any]:
         InputError: it is no such file, breaks off, or names anything beyond plain data.
     """
     check_file(path, key=key)
-    data = Path(path).read_bytes()
-    file = io.BytesIO(data)
+    with open_raw(path, key=key) as packed:
+        file = io.BytesIO(packed.read())
     try:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

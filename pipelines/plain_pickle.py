@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pipelines.packed import is_there, open_raw
 from shards.errors import InputError
 
 _DEPTH = 32  # of containers inside one another; REFER's have four
@@ -66,10 +67,11 @@ def read_plain_pickle(path: str, *, key: str) -> Any:
             deeper than such a file can be, or would unfold to a multiple of its size.
     """
     file = Path(path)
-    if not file.is_file():
+    if not is_there(path):
         what = "is a folder, not a file" if file.is_dir() else "does not exist"
         raise InputError(f"{key}: {file.absolute()} {what}; point {key} at the pickle that the dataset is published as")
-    data = file.read_bytes()
+    with open_raw(path, key=key) as opened:
+        data = opened.read()
     try:
         content = _Reader(data).read()
         _check_size(content, limit=_MAX_EXPANSION * len(data))

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import csv
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from pipelines.packed import is_there, lines_of, open_raw, plain_name
+from pipelines.unpacking import packing_of
 from shards.errors import InputError
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_PACKED = {b"\x1f\x8b": "gzip", b"PK\3\4": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_HEAD = 4096  # bytes by which a file is judged
+_TAR_MARK = slice(257, 262)  # where a tar says `ustar`
 
 
 def is_broken(text: str) -> bool:
@@ -30,43 +35,45 @@ def printable(text: str) -> str:
 
 
 def check_file(path: str, *, key: str) -> None:
-    """Make sure that an annotation file can be read as text, before anything is started.
+    """Make sure that an annotation file can be read as text, packed or not, before anything is started.
 
     Args:
         path: the file as the user named it.
         key: the config key that named it, for the message.
 
     Raises:
-        InputError: there is no such file, it is an address, empty, UTF-16 or compressed.
+        InputError: there is no such file, it is an address, empty, UTF-16, an archive of files, or packed in a way that is
+            not read here.
     """
     if "://" in path:
         raise InputError(f"{key}: {path} is an address, and annotation files are read from a disk; copy it to one")
     file = Path(path)
-    if not file.is_file():
+    if not is_there(path):
         what = "is a folder, not a file" if file.is_dir() else "does not exist"
         raise InputError(f"{key}: {file.absolute()} {what}; point {key} at the dataset's annotation file")
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(4096)
-    except OSError as error:
-        raise InputError(
-            f"{key}: {file.absolute()} cannot be read ({error.strerror}); check its permissions"
-        ) from error
+    with open_raw(path, key=key) as opened:
+        head = opened.read(_HEAD)
     if not head.strip():
         raise InputError(f"{key}: {file.absolute()} is empty; download or unpack it again")
-    packed = next((name for start, name in _PACKED.items() if head.startswith(start)), None)
-    if packed is not None:
+    inside = packing_of(head) or ("tar" if head[_TAR_MARK] == b"ustar" else None)
+    if inside is not None:
         raise InputError(
-            f"{key}: {file.absolute()} is compressed ({packed}); unpack it and give the file that was in it"
+            f"{key}: {file.absolute()} holds another archive ({inside}); unpack it and give the file that was in it"
         )
     if head.startswith(_UTF16_MARKS):
         raise InputError(f"{key}: {file.absolute()} is UTF-16 text; save it as UTF-8")
 
 
+def read_text(path: str, *, key: str) -> str:
+    """Read a text file whole; bytes that are no UTF-8 stay as lone surrogates. Raises `InputError` as `check_file`."""
+    check_file(path, key=key)
+    with open_raw(path, key=key) as file:
+        return file.read().decode("utf-8-sig", "surrogateescape")
+
+
 def read_json(path: str, *, key: str) -> Any:
     """Read a JSON file whole. Raises `InputError` with line and column where it is malformed."""
-    check_file(path, key=key)
-    text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
+    text = read_text(path, key=key)
     try:
         return decode_json(text)
     except json.JSONDecodeError as error:
@@ -115,20 +122,22 @@ def read_rows(path: str, *, key: str, delimiter: str) -> Iterator[Row]:
     """
     check_file(path, key=key)
     csv.field_size_limit(2**31 - 1)  # a cell may hold a picture in base64
-    with Path(path).open("rb") as file:
-        consumed = file.seek(3 if file.read(3) == b"\xef\xbb\xbf" else 0)
+    with open_raw(path, key=key) as file:
+        raw = lines_of(file, path=path, key=key)
+        first = next(raw)
+        consumed = start = len(BOM_UTF8) if first.startswith(BOM_UTF8) else 0
         ended = False
 
         def lines() -> Iterator[str]:
             nonlocal consumed, ended
-            for line in file:
+            for line in chain((first[start:],), raw):
                 consumed += len(line)
                 yield line.decode("utf-8", "surrogateescape")
             ended = True
 
         literal = delimiter == "\t"
         reader = csv.reader(lines(), delimiter=delimiter, quoting=csv.QUOTE_NONE if literal else csv.QUOTE_MINIMAL)
-        number, start = 0, consumed
+        number = 0
         while True:
             first_line = reader.line_num + 1
             try:
@@ -150,13 +159,18 @@ def read_rows(path: str, *, key: str, delimiter: str) -> Iterator[Row]:
             start = consumed
 
 
-def delimiter_of(path: str) -> str:
-    """Tab or comma: by the file's ending, else by whichever its first line holds more of."""
-    ending = Path(path).suffix.lower()
+def first_line(path: str, *, key: str) -> str:
+    """The first line of a text file, at most 64 KiB of it, without its end. Raises `InputError` as `check_file`."""
+    check_file(path, key=key)
+    with open_raw(path, key=key) as file:
+        return file.readline(1 << 16).decode("utf-8-sig", "surrogateescape").rstrip("\r\n")
+
+
+def delimiter_of(path: str, *, key: str) -> str:
+    """Tab or comma: by the file's ending, else by whether its first line has a tab."""
+    ending = Path(plain_name(path)).suffix.lower()
     if ending in {".tsv", ".token"}:
         return "\t"
     if ending == ".csv":
         return ","
-    with Path(path).open("rb") as file:
-        first = file.readline(1 << 16)
-    return "\t" if first.count(b"\t") >= max(1, first.count(b",")) or b"\t" in first else ","
+    return "\t" if "\t" in first_line(path, key=key) else ","

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, ClassVar, Protocol
@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 import xxhash
 from pydantic import PositiveInt
 
+from pipelines.packed import located, plain_name
 from pipelines.spool import SpooledUnits
 from pipelines.units import RawItem, Unit
 from shards.config import Config
@@ -68,18 +69,25 @@ class SourceConfig(Config):
     follow_links: bool = False
     """Allow links in the media folder that lead out of it."""
 
+    def placed(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What this config was made of, with paths that hold in any process; a zip with one file in it becomes that file."""
+        return {
+            name: located(value) if name in self.LOCATIONS and isinstance(value, str) else value
+            for name, value in spec.items()
+        }
+
     def identity(self) -> dict[str, Any]:
-        """The config without where its files happen to be mounted: a dataset must not change when a disk moves.
+        """The config without where its files happen to be mounted: a dataset must not change when a disk moves or a file is packed.
 
         The last component of each path stays, so that pointing at another folder of pictures is another dataset.
         """
         plain = self.model_dump(mode="json")
-        return plain | {name: PurePath(plain[name]).name for name in self.LOCATIONS if plain.get(name)}
+        return plain | {name: plain_name(plain[name]) for name in self.LOCATIONS if plain.get(name)}
 
     def split_name(self) -> str:
         """The split as it stands in keys and file names: as configured, else as the annotation file's name carries it."""
         if self.split is None and self.SPLIT_IN_NAME is not None:
-            found = self.SPLIT_IN_NAME.search(PurePath(self.annotations).name)
+            found = self.SPLIT_IN_NAME.search(plain_name(self.annotations))
             if found is not None:
                 return found.group(1).replace("-", "_")
         return spelt_split(self.split) if self.split else "all"

@@ -19,6 +19,17 @@ from typing import Any, Protocol
 import xxhash
 
 from pipelines.json_stream import TOP, stream_json
+from pipelines.packed import (
+    is_packed,
+    is_there,
+    lines_of,
+    located,
+    open_raw,
+    open_seekable,
+    plain_name,
+    read_slice,
+    size_of,
+)
 from pipelines.raw_text import check_file, decode_json, delimiter_of, read_rows
 from shards.errors import InputError
 
@@ -70,24 +81,32 @@ def open_tables(pattern: str) -> dict[str, Table]:
             f"{KEY}: {Path(pattern).absolute()} is a folder; name its files, e.g. {KEY}='{pattern}/*.parquet'"
         )
     many = glob.has_magic(pattern) and not Path(pattern).exists()
-    paths = sorted(glob.glob(pattern, recursive=True)) if many else [pattern]
+    paths = sorted(located(path) for path in (glob.glob(pattern, recursive=True) if many else [pattern]))
     if not paths:
         raise InputError(f"{KEY}: no file matches {pattern}; check the pattern")
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    return {os.path.relpath(path, root): _open(path) for path in paths}
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    tables: dict[str, Table] = {}
+    for path in paths:
+        name = os.path.join(os.path.relpath(os.path.dirname(path), root), plain_name(path)).removeprefix("./")
+        if name in tables:
+            raise InputError(
+                f"{KEY}: {pattern} matches {name} packed and unpacked; give a pattern that matches one of them"
+            )
+        tables[name] = _open(path)
+    return tables
 
 
 def _open(path: str) -> Table:
-    ending = Path(path).suffix.lower()
-    if ending not in _ENDINGS and Path(path).is_file():
+    ending = Path(plain_name(path)).suffix.lower()
+    if ending not in _ENDINGS and is_there(path):
         raise InputError(
-            f"{KEY}: {path} is no table that is known here by its ending; use .csv, .tsv, .jsonl or .parquet, unpacked"
+            f"{KEY}: {path} is no table that is known here by its ending; use .csv, .tsv, .jsonl or .parquet"
         )
     check_file(path, key=KEY)
     if ending in {".parquet", ".pq"}:
         return ParquetTable(path)
     if ending == ".json":
-        with Path(path).open("rb") as file:
+        with open_raw(path, key=KEY) as file:
             is_list = file.read(_HEAD).decode("utf-8-sig", "replace").lstrip().startswith("[")
         return JsonListTable(path) if is_list else JsonLinesTable(path)
     return JsonLinesTable(path) if ending in {".jsonl", ".ndjson"} else DelimitedTable(path)
@@ -102,7 +121,7 @@ class DelimitedTable:
     _delimiter: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self._delimiter = delimiter_of(self.path)
+        self._delimiter = delimiter_of(self.path, key=KEY)
         first = next(read_rows(self.path, key=KEY, delimiter=self._delimiter), None)
         self._header = tuple(cell.strip() for cell in first.cells) if first else ()
 
@@ -161,8 +180,8 @@ class JsonLinesTable:
 
     def _objects(self) -> Iterator[tuple[Address, Mapping[str, Any]]]:
         offset = 0
-        with Path(self.path).open("rb") as file:
-            for number, line in enumerate(file, start=1):
+        with open_raw(self.path, key=KEY) as file:
+            for number, line in enumerate(lines_of(file, path=self.path, key=KEY), start=1):
                 address = {"offset": offset, "size": len(line)}
                 offset += len(line)
                 if not line.strip():
@@ -191,7 +210,7 @@ class JsonListTable:
         return False
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
-        size = Path(self.path).stat().st_size  # see `ParquetTable`
+        size = size_of(self.path, key=KEY)  # see `ParquetTable`
         for row, values in self._objects():
             cells = {column: values.get(column) for column in columns}
             yield TableRow(number=row + 1, values=cells, address={"row": row, "file_bytes": size})
@@ -235,7 +254,7 @@ class ParquetTable:
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
         number = 0
-        size = Path(self.path).stat().st_size  # pictures stay unread, so that they changed shows only here
+        size = size_of(self.path, key=KEY)  # pictures stay unread, so that they changed shows only here
         for batch in self._file().iter_batches(batch_size=_PLANNED_ROWS, columns=list(columns)):
             cells = [_plain_cells(batch.column(at)) for at in range(batch.num_columns)]
             for values in zip(*cells, strict=True):
@@ -271,7 +290,8 @@ class ParquetTable:
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(self.path)
+            # A plain file goes by its path, as Arrow reads it without a detour through Python.
+            return pq.ParquetFile(open_seekable(self.path, key=KEY) if is_packed(self.path, key=KEY) else self.path)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(
                 f"{KEY}: {self.path} is no readable Parquet file ({str(error).splitlines()[0]})"
@@ -308,6 +328,4 @@ def _keys(rows: Iterator[tuple[Any, Mapping[str, Any]]]) -> tuple[str, ...]:
 
 
 def _slice(path: str, address: Address) -> bytes:
-    with Path(path).open("rb") as file:
-        file.seek(address["offset"])
-        return file.read(address["size"])
+    return read_slice(path, offset=address["offset"], size=address["size"], key=KEY)

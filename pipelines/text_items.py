@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from pipelines.drafts import Draft, DraftedSource, PlainPlace
+from pipelines.packed import lines_of, open_raw
 from pipelines.raw_text import check_file
 from pipelines.source import SourceConfig, Target
 from shards.media import MediaProblem
@@ -37,8 +37,8 @@ def read_lines(path: str, *, key: str) -> Iterator[str]:
         InputError: there is no such file, it is empty, or it is UTF-16.
     """
     check_file(path, key=key)
-    with Path(path).open("rb") as file:
-        for number, raw in enumerate(file):
+    with open_raw(path, key=key) as file:
+        for number, raw in enumerate(lines_of(file, path=path, key=key)):
             line = raw.decode("utf-8", "surrogateescape").rstrip("\n").removesuffix("\r")
             yield line if number else line.removeprefix(_BYTE_ORDER_MARK)
 

@@ -17,7 +17,7 @@ from pydantic import field_validator
 from pipelines.drafts import Draft, Place, drafted_from_files, usable_text
 from pipelines.listed_media import ListedMedia
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import check_file, is_broken, read_rows
+from pipelines.raw_text import first_line, is_broken, read_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 from shards.records import Label
@@ -201,6 +201,4 @@ def _index(raw: str | None) -> int | None:
 
 def _delimiter(path: str, *, key: str) -> str:
     """Tab or comma by the header line; DCASE's tables are called `.csv` and use tabs."""
-    check_file(path, key=key)
-    with open(path, "rb") as file:
-        return "\t" if b"\t" in file.readline(1 << 16) else ","
+    return "\t" if "\t" in first_line(path, key=key) else ","

@@ -23,6 +23,7 @@ from pipelines.drafts import Draft, Place, drafted_from_files, usable_text
 from pipelines.grouping import grouped
 from pipelines.media_folder import MediaFolder
 from pipelines.object_lists import NotedIds, read_objects_of
+from pipelines.packed import plain_name
 from pipelines.questions import annotators_answers, ask
 from pipelines.raw_text import is_broken, read_rows
 from pipelines.source import Source, SourceConfig, Target
@@ -142,7 +143,7 @@ def _scored(text: Any, score: Any, *, where: str) -> Answer:
 
 def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (number, object)."""
-    if path.lower().endswith(".csv"):
+    if plain_name(path).lower().endswith(".csv"):
         return _csv_rows(path)
     return read_objects_of(path, key=KEY, is_right=_is_right, wanted=_WANTED)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from pipelines.drafts import Draft, Place, drafted_from_files
 from pipelines.grouping import grouped
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import Row, check_file, is_broken, printable, read_rows
+from pipelines.raw_text import Row, first_line, is_broken, printable, read_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 
@@ -61,9 +60,7 @@ def _picture(id: str, name: str) -> Draft:
 
 def _lines(path: str) -> Iterator[tuple[str, str | None, str | None, str]]:
     """Yield (picture name, caption id, caption, place in the file) in whichever of the layouts the file has."""
-    check_file(path, key="source.annotations")
-    with Path(path).open("rb") as file:
-        first = file.readline(1 << 16).decode("utf-8-sig", "surrogateescape").rstrip("\r\n")
+    first = first_line(path, key="source.annotations")
     if "\t" in first:
         yield from _token_lines(read_rows(path, key="source.annotations", delimiter="\t"))
         return

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from pipelines.drafts import Draft, Place, drafted_from_files
 from pipelines.listed_media import ListedMedia, listed_clips
 from pipelines.media_folder import MediaFolder
+from pipelines.packed import plain_name
 from pipelines.raw_text import check_file, printable, read_json, read_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
@@ -43,7 +44,7 @@ def build(config: Config, target: Target) -> Source:
 def _clips(config: Config, files: ListedMedia) -> list[Draft]:
     """Read whichever layout it is; in the order of the clips' numbers."""
     check_file(config.annotations, key=_KEY)
-    if PurePath(config.annotations).suffix.lower() == ".csv":
+    if plain_name(config.annotations).lower().endswith(".csv"):
         clips = _from_csv(config.annotations, files)
     else:
         content = read_json(config.annotations, key=_KEY)

@@ -9,6 +9,7 @@ from pipelines.drafts import Draft, drafted_from_files
 from pipelines.listed_media import ListedMedia, clip_name, listed_clips
 from pipelines.media_folder import MediaFolder
 from pipelines.msvd_clips import MsvdClips
+from pipelines.packed import open_raw
 from pipelines.raw_text import check_file, printable, read_json, read_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
@@ -51,7 +52,7 @@ def build(config: Config, target: Target) -> Source:
 def _captions(path: str) -> Iterator[tuple[str, Any, str]]:
     """Clip id, caption as found, and where that stands."""
     check_file(path, key=_KEY)
-    with open(path, "rb") as file:
+    with open_raw(path, key=_KEY) as file:
         is_json = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
     yield from _from_json(path) if is_json else _from_lines(path)
 

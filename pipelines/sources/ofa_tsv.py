@@ -13,9 +13,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, ClassVar, Self
 
 import xxhash
@@ -26,6 +27,7 @@ from pipelines.drafts import Draft, DraftedSource, Place, PlainPlace, folder_che
 from pipelines.grouping import Repeats, grouped
 from pipelines.media_folder import MediaFolder, is_remote
 from pipelines.ofa_columns import COLUMN_NAMES, LAYOUTS, Layout, OfaTask, pretrain_kind, tasks_with
+from pipelines.packed import folder_of, lines_of, open_raw, read_slice
 from pipelines.raw_text import check_file, is_broken, printable
 from pipelines.source import Source, Target
 from pipelines.text_items import numbered_stem
@@ -102,7 +104,7 @@ _Row = tuple[int, dict[str, str], str | tuple[int, int, str]]
 
 
 def build(config: Config, target: Target) -> Source:
-    folder = MediaFolder(config.media or str(Path(config.annotations).parent), follow_links=config.follow_links)
+    folder = MediaFolder(config.media or str(folder_of(config.annotations)), follow_links=config.follow_links)
     return DraftedSource(
         lambda: _drafts(config),
         target=target,
@@ -211,13 +213,13 @@ def _annotate(draft: Draft, number: int, cells: Mapping[str, str], layout: Layou
 def _read(path: str) -> Iterator[_Line]:
     """The rows of a file, literally: these files know no quoting, and captions are full of quotes."""
     check_file(path, key=KEY)
-    with Path(path).open("rb") as file:
-        offset = file.seek(3 if file.read(3) == b"\xef\xbb\xbf" else 0)
-        number = 0
-        for line in file:
+    with open_raw(path, key=KEY) as file:
+        offset = number = 0
+        for line in lines_of(file, path=path, key=KEY):
+            mark = len(BOM_UTF8) if offset == 0 and line.startswith(BOM_UTF8) else 0
             if line.strip():
                 number += 1
-                yield _Line(number=number, offset=offset, cells=line.rstrip(b"\r\n").split(b"\t"))
+                yield _Line(number=number, offset=offset + mark, cells=line[mark:].rstrip(b"\r\n").split(b"\t"))
             offset += len(line)
 
 
@@ -225,9 +227,7 @@ def _load(place: PlainPlace, path: str, folder: MediaFolder) -> bytes:
     if "file" in place:
         return folder.read(place["file"])
     at = place["at"]
-    with Path(path).open("rb") as file:
-        file.seek(at["offset"])
-        raw = file.read(at["size"])
+    raw = read_slice(path, offset=at["offset"], size=at["size"], key=KEY)
     if xxhash.xxh3_128_hexdigest(raw) != at["fingerprint"]:
         raise InputError(f"{KEY}: {path} has changed since the run was planned; start again with another `output`")
     text = raw.strip().translate(_ONE_ALPHABET)  # OFA writes the url-safe alphabet or the standard one

@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 
 from pipelines.drafts import Draft, Place, drafted_from_files
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import check_file, is_broken, printable, read_json
+from pipelines.packed import plain_name
+from pipelines.raw_text import is_broken, printable, read_json
 from pipelines.source import Source, SourceConfig, Target
+from pipelines.text_items import read_lines
 from shards.errors import InputError
 
 _URLS, _CAPTIONS = "urls", "captions"
@@ -55,21 +57,20 @@ def _drafts(config: Config) -> Iterator[Draft]:
 
 
 def _pairs(config: Config) -> Iterator[tuple[str, Any]]:
-    if config.annotations.lower().endswith(".json"):
+    if plain_name(config.annotations).lower().endswith(".json"):
         yield from _pairs_of_json(config.annotations)
         return
     captions = config.captions or _captions_beside(config.annotations)
-    check_file(config.annotations, key="source.annotations")
-    check_file(captions, key="source.captions")
-    with Path(config.annotations).open("rb") as left, Path(captions).open("rb") as right:
-        for address, caption in zip_longest(left, right):
-            if address is None or caption is None:
-                longer, shorter = (captions, config.annotations) if address is None else (config.annotations, captions)
-                raise InputError(
-                    f"source.captions: {longer} has more lines than {shorter}, so they do not belong together or one is cut; "
-                    "download or unpack them again"
-                )
-            yield _line(address), _line(caption)
+    left = read_lines(config.annotations, key="source.annotations")
+    right = read_lines(captions, key="source.captions")
+    for address, caption in zip_longest(left, right):
+        if address is None or caption is None:
+            longer, shorter = (captions, config.annotations) if address is None else (config.annotations, captions)
+            raise InputError(
+                f"source.captions: {longer} has more lines than {shorter}, so they do not belong together or one is cut; "
+                "download or unpack them again"
+            )
+        yield address, caption
 
 
 def _pairs_of_json(path: str) -> Iterator[tuple[str, Any]]:
@@ -94,7 +95,3 @@ def _captions_beside(annotations: str) -> str:
             "SBU_captioned_photo_dataset_urls.txt"
         )
     return str(path.with_name(path.name.replace(_URLS, _CAPTIONS)))
-
-
-def _line(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape").rstrip("\r\n")

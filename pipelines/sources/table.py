@@ -17,6 +17,7 @@ from pipelines.boxes import BoxedConfig
 from pipelines.drafts import Draft, DraftedSource, Place, PlainPlace, Problem, folder_check
 from pipelines.grouping import grouped
 from pipelines.media_folder import MediaFolder, is_remote
+from pipelines.packed import folder_of
 from pipelines.raw_text import is_broken, printable
 from pipelines.source import Source, Target
 from pipelines.table_columns import BoxForm, Columns, annotations_of, as_text
@@ -56,9 +57,7 @@ class _TableSource:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._columns = config.columns
-        self._folder = MediaFolder(
-            config.media or str(Path(config.annotations).parent), follow_links=config.follow_links
-        )
+        self._folder = MediaFolder(config.media or str(folder_of(config.annotations)), follow_links=config.follow_links)
         self._tables: dict[str, Table] = {}
 
     def drafted(self, target: Target) -> DraftedSource:

@@ -21,6 +21,7 @@ from pipelines.drafts import Draft, Place, drafted_from_files, usable_text
 from pipelines.grouping import grouped
 from pipelines.media_folder import MediaFolder
 from pipelines.object_lists import NotedIds, read_objects_of
+from pipelines.packed import plain_name
 from pipelines.questions import annotators_answers, ask
 from pipelines.raw_text import is_broken, printable
 from pipelines.source import Source, SourceConfig, Target
@@ -64,7 +65,7 @@ class Config(SourceConfig):
     """Weight of the one answer of a Visual Genome question, as ViCHA trains with it; others weigh their annotators' share."""
 
     def split_name(self) -> str:
-        name = PurePath(self.annotations).stem
+        name = PurePath(plain_name(self.annotations)).stem
         found = next((split for split in _SPLITS if split in name), None)
         return found if self.split is None and found else super().split_name()
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from pipelines.drafts import Draft, DraftedSource, Place, Problem
 from pipelines.json_stream import stream_json
 from pipelines.object_arrays import read_objects
+from pipelines.packed import plain_name
 from pipelines.questions import QuestionIds, annotators_answers, ask
 from pipelines.raw_text import is_broken, printable, read_json
 from pipelines.region_features import RegionFiles
@@ -56,7 +57,7 @@ def build(config: Config, target: Target) -> Source:
 def _drafts(config: Config, files: RegionFiles) -> Iterator[Draft]:
     files.find()
     listed = _listed(config.listed)
-    for file, draft in _questioned(config) if config.annotations.endswith(".npy") else _captioned(config):
+    for file, draft in _questioned(config) if plain_name(config.annotations).endswith(".npy") else _captioned(config):
         if draft.problem is None and listed is not None and file not in listed:
             draft.problem = ("filtered", f"{printable(file)} is not in {PurePosixPath(config.listed or '').name}")
         if draft.problem is None:

@@ -58,7 +58,7 @@ def _pictures(config: Config) -> Iterator[Draft]:
 def _rows(config: Config) -> Iterator[tuple[str, tuple[int, str, str | None]]]:
     """Yield (what to group by, (number, picture, caption)) of every row."""
     check_file(config.annotations, key="source.annotations")
-    delimiter = config.delimiter or delimiter_of(config.annotations)
+    delimiter = config.delimiter or delimiter_of(config.annotations, key="source.annotations")
     rows = read_rows(config.annotations, key="source.annotations", delimiter=delimiter)
     head = list(islice(rows, _ROWS_LOOKED_AT))
     image, caption, has_header = _find_columns(head, config)
