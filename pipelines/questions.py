@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipelines.drafts import Draft, usable_text
-from pipelines.raw_text import printable
+from pipelines.raw_text import id_text, printable
 from shards.media import MediaProblem
 from shards.records import Answer, Question
 
@@ -52,9 +52,9 @@ class QuestionIds:
 
     def take(self, raw: Any, *, where: str) -> str:
         """The id of a question as text. Raises `MediaProblem` where there is none or an earlier question had it."""
-        if isinstance(raw, bool) or not isinstance(raw, int | str) or raw == "":
+        id = id_text(raw)
+        if id is None:
             raise MediaProblem("missing_field", f"{where} has no question id")
-        id = printable(str(raw))
         if id in self._taken:
             raise MediaProblem("duplicate_id", f"{where} repeats the id of an earlier question")
         self._taken.add(id)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipelines.coco_objects import drawn_size, is_id
+from pipelines.coco_objects import drawn_size
 from pipelines.drafts import Draft, Place
 from pipelines.json_stream import TOP, stream_json
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import is_broken, read_json
+from pipelines.raw_text import id_text, is_broken, read_json
 from shards.errors import InputError
 
 _FOLDERS = ("VG_100K", "VG_100K_2")  # as the two picture archives unpack
@@ -22,7 +22,7 @@ class VisualGenome:
     """The pictures of the release, found by their ids."""
 
     folder: MediaFolder
-    images: Mapping[int, Mapping[str, Any]] | None = None  # rows of image_data.json; None: sizes are not known
+    images: Mapping[str | None, Mapping[str, Any]] | None = None  # rows of image_data.json; None: sizes are not known
 
     @classmethod
     def open(cls, folder: MediaFolder, image_data: str | None) -> VisualGenome:
@@ -30,7 +30,7 @@ class VisualGenome:
         if image_data is None:
             return cls(folder)
         rows = read_json(image_data, key="source.image_data")
-        images = {row["image_id"]: row for row in rows if _is_image(row)} if isinstance(rows, list) else {}
+        images = {_image_id(row): row for row in rows if _is_image(row)} if isinstance(rows, list) else {}
         if not images:
             raise InputError(
                 f"source.image_data: {image_data} is no list of pictures with image_id, width and height; "
@@ -40,23 +40,22 @@ class VisualGenome:
 
     def draft(self, row: Mapping[str, Any], *, where: str) -> Draft:
         """The picture of a row of an annotation file, with its place and the size that its boxes were drawn on."""
-        raw = row.get("image_id", row.get("id"))
-        if not is_id(raw):
+        id = _image_id(row)
+        if id is None:
             return Draft(id=where, stem=where, problem=("missing_field", f"{where} has no image id"))
-        id = str(raw)
         draft = Draft(id=id, stem=id)
         if self.images is None:
-            draft.media.append(Place(file=self._file(id)))
+            draft.media.append(Place(file=self.file(id)))
             return draft
-        image = self.images.get(raw)
+        image = self.images.get(id)
         if image is None:
             draft.problem = ("missing_field", f"{where}: image_data has no picture {id}, so its size is not known")
             return draft
-        draft.media.append(Place(file=self._file(id, str(image.get("url")))))
+        draft.media.append(Place(file=self.file(id, str(image.get("url")))))
         draft.size = drawn_size(image)
         return draft
 
-    def _file(self, id: str, url: str = "") -> str:
+    def file(self, id: str, url: str = "") -> str:
         """`<id>.jpg` in the folder itself or in the folder of its archive, which the picture's address names as well."""
         stated = "/".join(PurePosixPath(url).parts[-2:])
         told = [stated] if stated.startswith(_FOLDERS) and not is_broken(stated) else []
@@ -84,4 +83,10 @@ def read_pictures(path: str, *, holding: str, what: str) -> Iterator[Mapping[str
 
 
 def _is_image(row: Any) -> bool:
-    return isinstance(row, dict) and is_id(row.get("image_id")) and drawn_size(row) is not None
+    return isinstance(row, dict) and _image_id(row) is not None and drawn_size(row) is not None
+
+
+def _image_id(row: Mapping[str, Any]) -> str | None:
+    """A picture's number as text; the first release calls it `id`."""
+    id = id_text(row.get("image_id", row.get("id")))
+    return id if id is not None and id.isascii() and id.isdecimal() else None

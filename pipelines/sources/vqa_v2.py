@@ -9,21 +9,27 @@ A test split has no answers; its questions come without any.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, ClassVar
 
 from pipelines.coco_pictures import coco_file, coco_stem
 from pipelines.drafts import Draft, Place, Problem, drafted_from_files
+from pipelines.json_stream import TOP, stream_json
 from pipelines.media_folder import MediaFolder
 from pipelines.questions import QuestionIds, annotators_answers, ask
-from pipelines.raw_text import read_json
+from pipelines.raw_text import id_text
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 from shards.media import MediaProblem
 
 _SUBSET = re.compile(r"(train|val|test(?:-dev)?)(\d{4})")
+_LISTS = ("questions", "annotations")
+_FIELDS = ("question_id", "image_id", "question", "answers", "question_type", "answer_type")
 _PICTURES_OF = {"test-dev2015": "test2015"}  # a list of fewer questions about the same pictures
+
+Fields = Mapping[str, Any]
 
 
 class Config(SourceConfig):
@@ -45,10 +51,8 @@ def build(config: Config, target: Target) -> Source:
 
 def _pictures(config: Config, folder: MediaFolder) -> list[Draft]:
     """Every picture with its questions, sorted by image id; answers without their question are refused by name."""
-    content = read_json(config.annotations, key="source.annotations")
-    questions = _rows(content, "questions", path=config.annotations, key="source.annotations")
+    questions, subset = _questions(config)
     answers = _answers(config)
-    subset = _subset(content, config)
     pictures: dict[str, Draft] = {}
     ids = QuestionIds()
     for number, question in enumerate(questions):
@@ -75,49 +79,78 @@ def _pictures(config: Config, folder: MediaFolder) -> list[Draft]:
 
 
 def _picture(pictures: dict[str, Draft], raw: Any, *, where: str, folder: MediaFolder, subset: str) -> Draft:
-    if isinstance(raw, bool) or not isinstance(raw, int) or raw < 0:
+    id = id_text(raw)
+    if id is None or not (id.isascii() and id.isdecimal()):
         problem: Problem = ("missing_field", f"{where} has no image_id")
         return pictures.setdefault(where, Draft(id=where, stem=where, problem=problem))
-    id = str(raw)
+    number = int(id)
     if id not in pictures:
-        pictures[id] = Draft(id=id, stem=coco_stem(raw), media=[Place(file=coco_file(folder, raw, subset=subset))])
+        pictures[id] = Draft(
+            id=id, stem=coco_stem(number), media=[Place(file=coco_file(folder, number, subset=subset))]
+        )
     return pictures[id]
 
 
-def _rows(content: Any, name: str, *, path: str, key: str) -> Sequence[Mapping[str, Any]]:
-    rows = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        holds = ", ".join(sorted(content)) if isinstance(content, dict) else type(content).__name__
-        swapped = (
-            "; this looks like the other one of the two files" if "annotations" in holds or "questions" in holds else ""
-        )
-        raise InputError(
-            f"{key}: {path} has no list `{name}` of objects (it holds: {holds}){swapped}; "
-            "source.annotations is v2_OpenEnded_*_questions.json, source.answers is v2_mscoco_*_annotations.json"
-        )
-    return rows
+def _questions(config: Config) -> tuple[Sequence[Fields], str]:
+    """The questions, and the pictures that they are about: `train2014`."""
+    members: dict[str, Any] = {}
+    questions = list(_rows(config.annotations, "questions", key="source.annotations", members=members))
+    stated = members.get("data_subtype")
+    found = _SUBSET.search(stated if isinstance(stated, str) else "") or _SUBSET.search(
+        PurePath(config.annotations).name
+    )
+    subset = found.group(0) if found else "train2014"
+    return questions, _PICTURES_OF.get(subset, subset)
 
 
-def _answers(config: Config) -> dict[str, Mapping[str, Any]] | None:
+def _answers(config: Config) -> dict[str, Fields] | None:
+    """The annotations by question id, of their answers only the texts; None for a test split."""
     if config.answers is None:
         return None
-    content = read_json(config.answers, key="source.answers")
-    rows = _rows(content, "annotations", path=config.answers, key="source.answers")
-    if not any("answers" in row for row in rows):
+    answers: dict[str, Fields] = {}
+    holds: set[str] = set()
+    for number, row in enumerate(_rows(config.answers, "annotations", key="source.answers", members={})):
+        holds |= row.keys()
+        if isinstance(row.get("answers"), list):
+            row["answers"] = [_text(answer) for answer in row["answers"]]
+        # The first of two wins, as its question does; a row without an id can belong to no question and is named by its place.
+        answers.setdefault(id_text(row.get("question_id")) or f"annotations[{number}]", row)
+    if "answers" not in holds:
         raise InputError(
-            f"source.answers: no annotation of {config.answers} has `answers` (they hold: {', '.join(sorted(rows[0]))}); "
+            f"source.answers: no annotation of {config.answers} has `answers` (they hold: {', '.join(sorted(holds))}); "
             "give v2_mscoco_*_annotations.json"
         )
-    answers: dict[str, Mapping[str, Any]] = {}
-    for number, row in enumerate(rows):
-        # The first of two wins, as its question does; a row without an id can belong to no question and is named by its place.
-        answers.setdefault(str(row.get("question_id", f"annotations[{number}]")), row)
     return answers
 
 
-def _subset(content: Mapping[str, Any], config: Config) -> str:
-    stated = content.get("data_subtype")
-    name = stated if isinstance(stated, str) else ""
-    found = _SUBSET.search(name) or _SUBSET.search(PurePath(config.annotations).name)
-    subset = found.group(0) if found else "train2014"
-    return _PICTURES_OF.get(subset, subset)
+def _text(answer: Any) -> Any:
+    """What one annotator said; four million answers are a few thousand texts, so each is kept once."""
+    text = answer.get("answer") if isinstance(answer, dict) else answer
+    return sys.intern(text) if isinstance(text, str) else text
+
+
+def _rows(path: str, name: str, *, key: str, members: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Stream one of the two lists, of each object what is read here; the file's other members go to `members`.
+
+    Raises:
+        InputError: it is the other one of the two files, or neither.
+    """
+    is_empty = True
+    for member, value in stream_json(path, key=key, lists=(TOP, *_LISTS)):
+        if member == name and isinstance(value, dict):
+            is_empty = False
+            yield {field: value[field] for field in _FIELDS if field in value}
+        elif member in (TOP, *_LISTS):
+            swapped = "; this looks like the other one of the two files" if member and member != name else ""
+            raise _no_list(path, name, key=key, why=swapped)
+        else:
+            members[member] = value
+    if is_empty:
+        raise _no_list(path, name, key=key, why=f" (it holds: {', '.join(sorted(members))})")
+
+
+def _no_list(path: str, name: str, *, key: str, why: str) -> InputError:
+    return InputError(
+        f"{key}: {path} has no list `{name}` of objects{why}; "
+        "source.annotations is v2_OpenEnded_*_questions.json, source.answers is v2_mscoco_*_annotations.json"
+    )

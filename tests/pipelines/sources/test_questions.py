@@ -133,6 +133,13 @@ def test_every_question_and_answer_that_cannot_be_used_is_refused_by_name(vqa: V
     ]
 
 
+def test_ids_may_be_texts(vqa: Vqa, convert: Any) -> None:
+    asked = {"question_id": "70", "image_id": "7", "question": "What is it?"}
+    spec = vqa.spec([asked], [{**answered(70, 7, "cat"), "question_id": 70.0}], files=["000000000007.jpg"])
+    (record,) = convert(spec).dataset.records()
+    assert (record.key, questions_of(record)["70"].answers) == ("vqa_v2-val-000000000007", (Answer(text="cat"),))
+
+
 def test_two_swapped_files_are_one_sentence(vqa: Vqa, convert: Any) -> None:
     spec = vqa.spec([question(1, 7)], [answered(1, 7, "a")], files=["000000000007.jpg"])
     with pytest.raises(InputError, match="the other one of the two files"):
@@ -161,6 +168,24 @@ def test_gqa_comes_as_an_object_by_id_and_as_a_list(tmp_path: Path, picture: Any
     scenes = {"n16": {"width": 3, "height": 3, "objects": {}}}
     with pytest.raises(InputError, match="scene graphs"):
         convert({**spec, "annotations": write(tmp_path / "train_sceneGraphs.json", scenes)})
+
+
+def test_all_questions_of_gqa_come_as_a_folder_of_files(tmp_path: Path, picture: Any, convert: Any) -> None:
+    for name in ("VG_100K/16.jpg", "VG_100K_2/17.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(picture())
+    folder = tmp_path / "train_all_questions"
+    asked = {"imageId": "16", "question": "Is it red?", "answer": "no"}
+    write(folder / "train_all_questions_0.json", {"q1": asked, "q2": {**asked, "imageId": 17}})
+    write(folder / "train_all_questions_1.json", {"q3": asked, "q1": asked, "q4": {"question": "Of what?"}})
+    result = convert({"kind": "gqa", "annotations": str(folder), "media": str(tmp_path)})
+    first, second = list(result.dataset.records())
+    assert (first.key, list(questions_of(first)), list(questions_of(second))) == ("gqa-train-16", ["q1", "q3"], ["q2"])
+    assert result.reasons("annotation") == {"q1": "duplicate_id"}
+    assert result.reasons() == {"train_all_questions_1.json question q4": "missing_field"}
+    (folder / "train_all_questions_1.json").write_text("{}")
+    with pytest.raises(InputError, match=r"questions_1\.json holds no questions"):
+        convert({"kind": "gqa", "annotations": str(folder), "media": str(tmp_path)})
 
 
 def qa(id: int, question: str, answer: str) -> dict[str, Any]:
