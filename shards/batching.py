@@ -24,7 +24,7 @@ from shards.plan import EpochOrder, Permutation
 
 Integers = NDArray[np.int64]
 
-_BATCHES = 96  # that a stretch should hold: the last one may be half empty, so this bounds what that wastes
+_BATCHES = 96  # that a stretch should hold: the last one may be half empty and lack a few items, so this bounds both
 _RECENT_STRETCHES = 4  # planned ones held in memory
 
 
@@ -48,7 +48,7 @@ class _Cut:
         started: (stretches, L) full-sized batches whose costliest item has a level; the levels decrease.
         sizes: (L,) items of a full-sized batch by the level of its costliest item.
         batches: (stretches,) number of batches.
-        last: (stretches, 2) items of the last two batches, where they are not full-sized; else 0.
+        last: (stretches, 2) items of the last two batches, where they are not full-sized; else 0. A lone batch has the second.
     """
 
     started: Integers
@@ -68,8 +68,8 @@ class _Cut:
 def cut(levels: Integers, counts: Integers, *, tokens: int, parts: int) -> _Cut:
     """Cut sorted items into batches of `parts` equal parts, so that in no part items times the greatest cost exceeds its share.
 
-    The items that are left for the last batch are evened out with the batch before it. Where that leaves a part without an
-    item, which takes items of nearly the size of a part, they are left out: fewer than `parts` of a stretch.
+    All parts of a batch hold equally many items: processes compare theirs with one another, and none may have more. What is
+    left for the last batch is evened out with the batch before it; fewer than `parts` items of a stretch are left out.
 
     Args:
         levels: (L,) costs, increasing, none above `tokens / parts`.
@@ -92,15 +92,13 @@ def cut(levels: Integers, counts: Integers, *, tokens: int, parts: int) -> _Cut:
         last = np.where(begun > 0, size, last)
     batches = started.sum(axis=1)
     rest = np.where(spill > 0, last - spill, 0)
-    # The first of the two is dealt without a remainder; it may not outgrow what it was, nor may the second, whose items are
-    # now as costly, outgrow that.
-    first = np.minimum((before + rest) // 2 // parts * parts, before)
-    first = np.where((first < before) & (rest > first), first + parts, first)
-    second = before + rest - first
-    dropped = (rest > 0) & np.where(batches > 1, (first < parts) | (second < parts), rest < parts)
-    evened = (rest > 0) & (batches > 1) & ~dropped
-    ends = np.stack([np.where(evened, first, 0), np.where(evened, second, np.where(dropped, 0, rest))], axis=1)
-    return _Cut(started=started, sizes=sizes, batches=batches - dropped, last=ends)
+    whole = (before + rest) // parts * parts  # of the last two; of a lone batch `before` is 0
+    # The second is no larger than the first, since its items are as costly now; the first may not outgrow what it was.
+    first = np.minimum(-(-whole // (2 * parts)) * parts, before)
+    second = whole - first
+    kept = (rest > 0) & (second > 0)
+    ends = np.stack([np.where(kept, first, 0), np.where(kept, second, 0)], axis=1)
+    return _Cut(started=started, sizes=sizes, batches=batches - ((rest > 0) & (second == 0)), last=ends)
 
 
 class EpochPlan:
@@ -165,28 +163,34 @@ class EpochPlan:
                 mine = shards == shard
                 tokens[mine] = self._costs.of_shard(shard)[items[mine]]
             # Stable: among items of equal cost the order stays the drawn one.
-            found = positions[np.argsort(-tokens, kind="stable")], self._cut.ends(stretch)
+            found = self._without_surplus(positions[np.argsort(-tokens, kind="stable")], stretch)
             while len(self._recent) >= _RECENT_STRETCHES:
                 del self._recent[next(iter(self._recent))]
             self._recent[stretch] = found
         return found
 
+    def _without_surplus(self, positions: Integers, stretch: int) -> tuple[Integers, Integers]:
+        """Leave out what fills no batch: drawn from the last two, so that the cheapest items are not left out every time."""
+        ends = self._cut.ends(stretch)
+        start, surplus = int(ends[max(0, len(ends) - 3)]), len(positions) - int(ends[-1])
+        drawn = Permutation(len(positions) - start, keyed_bits("surplus", *self._key, stretch))
+        return np.delete(positions, start + drawn.at_many(np.arange(surplus))), ends
+
 
 def dealt(sorted_items: Integers, parts: int) -> tuple[Integers, Integers]:
     """Deal sorted items out to and fro, so that the parts come out alike: items part by part, and the parts' borders."""
-    rows = len(sorted_items) // parts
-    part = np.tile(np.concatenate([np.arange(parts), np.arange(parts)[::-1]]), rows // 2 + 1)[: len(sorted_items)]
-    counts = np.bincount(part, minlength=parts)
-    return sorted_items[np.argsort(part, kind="stable")], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    rows = sorted_items.reshape(-1, parts).copy()
+    rows[1::2] = rows[1::2, ::-1]
+    return rows.T.reshape(-1), np.arange(parts + 1) * len(rows)
 
 
 class TokenStream(Stream):
     """A stream whose steps spend a number of tokens instead of holding a number of items.
 
     Each step is one source's: weights are shares of steps, and so of tokens, and no batch mixes tasks or modalities. A batch
-    is cut into a fixed number of parts; any number of processes that divides it sees the same batches. An epoch's number of
-    steps may differ by a few from that of another epoch. A step is found in the time of a look at each of its source's shards
-    per epoch before it.
+    is cut into a fixed number of parts, all with equally many items; any number of processes that divides it sees the same
+    batches. An epoch leaves out the few items that fill no batch, each time others. Its number of steps may differ by a few
+    from that of another epoch. A step is found in the time of a look at each of its source's shards per epoch before it.
     """
 
     def __init__(
