@@ -17,7 +17,8 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from jobs.config import describe_keys, dump_config, load_config, preset_names
+from jobs.config import dump_config, load_config, split_words
+from jobs.explain import print_help
 from jobs.progress import set_up_logging
 from shards.config import nearest
 from shards.errors import ConfigError, InputError, OstrakaError
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 VERBS = Path(__file__).parent / "verbs"
 USAGE = "usage: python -m jobs <verb> [PRESET] [dotted.key=value …] [--dry-run] [--verbose] [--help]"
+FLAGS = {"--dry-run", "--help", "-h", "--verbose"}
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -44,9 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     flags = {word for word in arguments if word.startswith("-")}
     set_up_logging(verbose="--verbose" in flags)
     try:
-        unknown = flags - {"--dry-run", "--help", "-h", "--verbose"}
-        if unknown:
-            raise ConfigError(f"unknown flag {min(unknown)!r}; {USAGE}")
+        if unknown := flags - FLAGS:
+            raise ConfigError(_unknown_flag(min(unknown)))
         wants_help = bool(flags & {"--help", "-h"})
         if not words:
             _print_verbs()
@@ -54,10 +55,12 @@ def main(arguments: Sequence[str]) -> int:
         name, *rest = words
         verb = load_verb(name)
         if wants_help:
-            _print_help(name, verb)
+            print_help(name, verb.HELP, verb.Config, rest)
             return DONE
-        preset = rest.pop(0) if rest and "=" not in rest[0] else None
-        config = load_config(verb.Config, preset, rest, verb=name)
+        preset, overrides = split_words(rest)
+        if preset in verb.Config.model_fields:
+            raise ConfigError(f"{preset!r} is a key of {name!r}: write {preset}=…")
+        config = load_config(verb.Config, preset, overrides, verb=name)
         if "--dry-run" in flags:
             print(dump_config(config), end="", flush=True)
         return verb.run(config, dry_run="--dry-run" in flags)
@@ -77,6 +80,14 @@ def main(arguments: Sequence[str]) -> int:
 def _is_for_people(error: Exception) -> bool:
     """Whether an error carries a sentence for the person at the terminal: ours, or one that the model room defines."""
     return isinstance(error, OstrakaError) or type(error).__module__.partition(".")[0] == "model"
+
+
+def _unknown_flag(flag: str) -> str:
+    """Say what a word with dashes should have been; a key is the likeliest where there is a `=`."""
+    bare = flag.lstrip("-")
+    if "=" in flag:
+        return f"unknown flag {flag!r}: keys are written without dashes, {bare}"
+    return f"unknown flag {flag!r}: {nearest(flag, FLAGS)} (keys are written without dashes, dotted.key=value)"
 
 
 def verb_names() -> list[str]:
@@ -108,23 +119,9 @@ def _help_line(name: str) -> str:
 
 def _print_verbs() -> None:
     out = Console(highlight=False)
-    out.print(USAGE, markup=False)
+    out.print(USAGE, markup=False, soft_wrap=True)
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name in verb_names():
         table.add_row(f"  {name}", _help_line(name))
     out.print(table)
-    out.print("`python -m jobs <verb> --help` explains the keys of one verb.", markup=False)
-
-
-def _print_help(name: str, verb: Verb) -> None:
-    out = Console(highlight=False)
-    out.print(f"python -m jobs {name} [PRESET] [dotted.key=value …] [--dry-run]", markup=False)
-    out.print(f"{verb.HELP}\n", markup=False)
-    if presets := preset_names(name):
-        out.print(f"presets: {', '.join(presets)}\n", markup=False)
-    table = Table(box=None, header_style="", padding=(0, 2))
-    for column in ("key", "default", "meaning"):
-        table.add_column(column, overflow="fold")
-    for row in describe_keys(verb.Config):
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    out.print(table)
+    out.print("`python -m jobs <verb> --help` explains the keys of one verb.", markup=False, soft_wrap=True)

@@ -43,8 +43,10 @@ class ConvertConfig(Config):
     source: dict[str, Any] = Field(description="kind and keys of the raw format, e.g. source.kind=coco_captions")
     output: str = Field(description="the folder or URL of the dataset")
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9_]+$", description="the dataset's name; default: the kind")
-    records_per_shard: PositiveInt = 1000
-    transforms: tuple[dict[str, Any], ...] = ()
+    records_per_shard: PositiveInt = Field(1000, description="raw items of one shard, which are one unit of work")
+    transforms: tuple[dict[str, Any], ...] = Field(
+        (), description="what happens to each record on its way, e.g. '[{kind: resize_image, shorter_side: 256}]'"
+    )
     max_pixels: PositiveInt = Field(178_956_970, description="larger pictures are decompression bombs")
     check: Check = Field(
         "structure",

@@ -38,7 +38,7 @@ class IndexConfig(Config):
     name: str = Field(
         default="indexed", pattern=r"^[A-Za-z0-9_]+$", description="the dataset's name, which starts every key"
     )
-    split: str = Field(default="train", pattern=r"^[A-Za-z0-9_]+$")
+    split: str = Field(default="train", pattern=r"^[A-Za-z0-9_]+$", description="the split's name, in every key")
     checksums: bool = Field(
         default=True,
         description="read every byte: media are looked into and carry checksums; false: tar headers and texts only",

@@ -55,7 +55,9 @@ class Columns(BaseConfig):
     image2: str | None = None
     """The second of two pictures."""
     video: str | None = None
+    """Clips: a path, bytes or base64."""
     audio: str | None = None
+    """Sounds: a path, bytes or base64."""
     id: str | None = None
     """The media item's id; unset: its path, or the row's number where media lie inside the table."""
     annotation_id: str | None = None
@@ -63,6 +65,7 @@ class Columns(BaseConfig):
     caption: str | tuple[str, ...] | None = None
     """One caption, or a list of them; or several columns."""
     question: str | None = None
+    """A question about the media item."""
     answer: str | None = None
     """One answer, a list, `a|b`, or answers with weights as a JSON object; repeated ones weigh their share."""
     weight: str | None = None
@@ -74,10 +77,15 @@ class Columns(BaseConfig):
     label: str | None = None
     """The name of a box or of the whole item, a verdict on a hypothesis, or true or false for a statement."""
     hypothesis: str | None = None
+    """What follows from the picture or not, as `label` says."""
     premise: str | None = None
+    """The text that the hypothesis was written for."""
     statement: str | None = None
+    """A statement about the pictures, true or false, as `label` says."""
     source: str | None = None
+    """A text without media."""
     target: str | None = None
+    """What is to be made of that text: a label, a summary."""
 
     @model_validator(mode="after")
     def _are_one_kind_of_annotation(self) -> Columns:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import xxhash
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from shards.errors import ConfigError
 
@@ -77,8 +78,21 @@ def _sentences(error: ValidationError, model: type[BaseModel], data: Mapping[str
             named = f"{key}: " if location or where else ""  # keys that do not go together name themselves
             sentences.append(f"{named}{problem['ctx']['error']}")
         else:
-            sentences.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}")
+            sentences.append(f"{key}: {_expected(problem, key)}, not {problem['input']!r}")
     return sentences
+
+
+def _expected(problem: ErrorDetails, key: str) -> str:
+    """What a key takes, in the words of the command line where pydantic's are those of Python."""
+    kind = problem["type"]
+    if kind in ("dict_type", "mapping_type", "model_type", "model_attributes_type"):
+        return f"takes keys of its own, {key}.<key>=…"
+    if kind in ("tuple_type", "list_type"):
+        return f"takes a list, {key}='[…, …]'"
+    for prefix, words in (("int_", "a whole number"), ("float_", "a number"), ("bool_", "true or false")):
+        if kind.startswith(prefix):
+            return f"takes {words}"
+    return f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def _location(parts: tuple[int | str, ...], data: Any, *, missing: bool) -> list[str]:
@@ -109,10 +123,12 @@ def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel] | 
 
 
 def nested_model(annotation: Any) -> type[BaseModel] | None:
-    """The config class inside an annotation such as `Inner`, `Inner | None` or `dict[str, Inner]`; None where there is none."""
+    """The first config class inside an annotation such as `Inner | None` or `dict[str, Inner]`; None where there is none."""
+    return next(iter(nested_models(annotation)), None)
+
+
+def nested_models(annotation: Any) -> list[type[BaseModel]]:
+    """All config classes inside an annotation, in their order; several where a group is one of several kinds."""
     if isinstance(annotation, types.GenericAlias) or typing.get_origin(annotation) is not None:
-        inner = (nested_model(part) for part in typing.get_args(annotation))
-        return next((part for part in inner if part is not None), None)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return None
+        return [model for part in typing.get_args(annotation) for model in nested_models(part)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

@@ -33,9 +33,13 @@ class TokenCost(Config):
     fixed: float = Field(default=0.0, ge=0)
     """of every item, such as those of a picture that is always shown at one size"""
     per_character: float = Field(default=0.25, ge=0)
+    """of the text: about one in four letters of English"""
     per_megapixel: float = Field(default=0.0, ge=0)
+    """of the stored pictures"""
     per_frame: float = Field(default=0.0, ge=0)
+    """of a clip as it is stored"""
     per_second: float = Field(default=0.0, ge=0)
+    """of a clip or a sound"""
     column: str | None = None
     """a field of a sidecar that says the tokens outright, per record or per annotation; takes the place of `per_character`"""
 

@@ -44,7 +44,9 @@ class DamageBudget(Config):
     """How many damaged records a run tolerates: `count`, or the share of all records where that is more."""
 
     share: float = Field(default=0.01, ge=0, le=1)
+    """of all records of the streams; it counts where it allows more than `count`"""
     count: int = Field(default=10, ge=0)
+    """damaged records that are tolerated however few records there are"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

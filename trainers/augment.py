@@ -36,6 +36,7 @@ class AugmentConfig(Config):
     flip: float = Field(default=0.5, ge=0, le=1)
     """chance of mirroring; set 0 where captions say left and right"""
     interpolation: Interpolation = "bicubic"
+    """how a crop is resized, always antialiased"""
     dct_scaling: bool = False
     """decode JPEGs at 1/2, 1/4 or 1/8 of their size where the crop still has at least the model's. Crops of 640x480 photos for
     112 pixels come 1.2 to 1.3 times as quickly and differ by 3 to 4 levels of 255 in the mean, 35 in a pixel of a hundred"""

@@ -140,7 +140,9 @@ class TrainConfig(Config):
     steps: PositiveInt | None = None
     """optimiser steps of the whole run; or give `epochs`"""
     epochs: PositiveInt | None = None
+    """passes over the mixture; or give `steps`"""
     seed: int = 0
+    """of every random choice: fresh weights, order, crops, captions, masks"""
     window: PositiveInt = 16
     """shards that are shuffled together"""
     lanes: PositiveInt = 1
@@ -149,6 +151,7 @@ class TrainConfig(Config):
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = CosineSchedule()
     precision: Precision = "fp32"
+    """of the forward and backward pass; weights and optimiser stay fp32"""
     compile: bool = False
     """compile the family's layers; the first steps then take a minute or more"""
     checkpoint_activations: bool = False
@@ -174,6 +177,7 @@ class TrainConfig(Config):
     bad_loss: BadLossConfig = BadLossConfig()
     """what counts as an explosion, and how many steps may be skipped"""
     checkpoint_every: PositiveInt = 500
+    """steps between checkpoints; the last step has one of its own"""
     checkpoint_form: Form = "whole"
     """whole: rank 0 writes all, while the others wait; sharded: every rank writes its part while the training goes on. Either
     is resumed by any number of processes, with any `parallel`"""
@@ -184,7 +188,9 @@ class TrainConfig(Config):
     grace_s: PositiveFloat = 28
     """seconds that a SIGTERM leaves to end the step and to write a checkpoint; then the process ends without one"""
     log_every: PositiveInt = 20
+    """steps between lines of the log and rows of metrics.jsonl"""
     tensorboard: bool = True
+    """also write what is logged for TensorBoard, under the run's tensorboard/"""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -220,12 +226,15 @@ class AskConfig(Config):
     scoring: Scoring = "match"
     """of re-ranked pairs; match: the match logit, as published; match_and_contrast: its log-odds plus the contrast's logit"""
     batch_size: PositiveInt = 64
+    """pictures, texts or questions per forward pass"""
     match_batch_size: PositiveInt = 256
     """pairs per pass of the match head"""
     limit: PositiveInt | None = None
     """only the first records; unset: all"""
     precision: Precision = "fp32"
+    """of the forward pass"""
     device: str = "auto"
+    """auto, cpu, cuda or cuda:<number>"""
     cache: CacheConfig = CacheConfig()
     """how a dataset in an object store is read"""
 
@@ -234,6 +243,7 @@ class EvaluateConfig(AskConfig):
     """A run on one dataset: retrieval between its pictures and captions, or the task that the run was fine-tuned for."""
 
     dataset: str
+    """folder of a dataset written by `shards` or `index`"""
     output: LocalPath
     """folder for scores.json and predictions.jsonl"""
 

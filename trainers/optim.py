@@ -23,19 +23,28 @@ class OptimConfig(Config):
     """AdamW. The learning rate has its one home in the schedule."""
 
     betas: tuple[float, float] = (0.9, 0.999)
+    """how slowly the means of gradients and of their squares forget"""
     eps: PositiveFloat = 1e-8
+    """added to the root of the mean square"""
     weight_decay: NonNegativeFloat = 0.02
-    clip_norm: PositiveFloat | None = None  # the published recipes do not clip
+    """of all weights but biases and normalisations"""
+    clip_norm: PositiveFloat | None = None
+    """largest norm of the gradient of all weights; unset: none, as in the published recipes"""
     implementation: Literal["fused", "foreach", "loop"] = "fused"
+    """how an update is computed: in one kernel, by lists of tensors, or weight by weight"""
 
 
 class CosineSchedule(Config):
     """Linear warm-up, then a cosine down to `min_lr`, both counted in optimiser steps over the whole run."""
 
     kind: Literal["cosine"] = "cosine"
+    """`cosine`, step by step; `epoch_cosine`: one value per epoch, as published, with warmup_lr and warmup_units"""
     lr: PositiveFloat = 1e-3
+    """the highest rate, at the end of the warm-up"""
     min_lr: NonNegativeFloat = 1e-5
+    """the rate of the last step"""
     warmup_steps: NonNegativeInt = 100
+    """steps from nothing to the highest rate"""
 
 
 class EpochCosineSchedule(Config):
@@ -46,9 +55,13 @@ class EpochCosineSchedule(Config):
 
     kind: Literal["epoch_cosine"] = "epoch_cosine"
     lr: PositiveFloat = 1e-4
+    """the highest rate"""
     min_lr: NonNegativeFloat = 1e-5
+    """the rate of the last step"""
     warmup_lr: NonNegativeFloat = 1e-5
+    """of `epoch_cosine`: the rate that the warm-up begins with"""
     warmup_units: NonNegativeInt = 20
+    """of `epoch_cosine`: hundreds of iterations of its warm-up"""
 
 
 ScheduleConfig = Annotated[CosineSchedule | EpochCosineSchedule, Field(discriminator="kind")]

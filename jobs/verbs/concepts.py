@@ -56,6 +56,7 @@ class Config(ExecutorConfig):
     reject_share: float = Field(0.01, ge=0, le=1)
     """stop when more pictures than this share cannot be embedded, and more than `reject_count`"""
     reject_count: NonNegativeInt = 100
+    """and more than so many pictures cannot be"""
     vocabulary: VocabularyConfig = VocabularyConfig()
     phrases: PhraseConfig = PhraseConfig()
     output: str | None = None

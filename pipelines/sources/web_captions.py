@@ -27,7 +27,9 @@ class Columns(BaseConfig):
     """Names from the header, or numbers from 0; what is unset is found out from the first rows."""
 
     image: int | str | None = None
+    """The column of the pictures' paths."""
     caption: int | str | None = None
+    """The column of the captions."""
 
 
 class Config(SourceConfig):

@@ -20,6 +20,7 @@ class Config(BaseConfig):
     choose: Literal["first", "random"] = "first"
     """The first ones of the raw file, or a random choice that depends on nothing but the seed and the record's key."""
     seed: int = 0
+    """Of the random choice."""
 
 
 class CapAnnotations:

@@ -24,6 +24,7 @@ class Config(BaseConfig):
     rate: PositiveInt | None = None
     """Samples a second; unset: as found."""
     channels: Literal["mono", "keep"] = "mono"
+    """Whether several channels become one, their mean."""
     span: Literal["cut", "keep"] = "cut"
     """Whether a sound is cut to the span that the dataset states (AudioCaps with whole videos), where it states one."""
     form: Literal["wav", "flac", "any"] = "any"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from pydantic import Field
@@ -17,11 +18,27 @@ class Inner(Config):
     """How many to keep."""
 
 
+class Disc(Config):
+    kind: Literal["disc"] = "disc"
+    size: int = 3
+
+
+class Square(Config):
+    kind: Literal["square"] = "square"
+    size: int = 4
+    turned: float = 0.5
+
+
 class Outer(Config):
     dataset: str
     select: Inner = Inner()
     streams: dict[str, Inner] = Field(default_factory=dict)
     fallback: Inner | None = None
+    names: tuple[str, ...] = ("a", "b")
+    is_on: bool = False
+    mode: Literal["early", "late"] = "early"
+    """When."""
+    shape: Disc | Square = Disc()
 
 
 def test_overrides_go_on_top_of_a_preset_file(tmp_path: Path) -> None:
@@ -39,7 +56,10 @@ def test_overrides_go_on_top_of_a_preset_file(tmp_path: Path) -> None:
         ("streams.train.top_kk=3", "did you mean 'top_k'?"),
         ("fallback.top=3", "did you mean 'top_k'?"),
         ("select.top_k=0", "select.top_k: input should be greater than or equal to 1, not 0"),
-        ("select.top_k=many", "select.top_k"),
+        ("select.top_k=many", "select.top_k: takes a whole number, not 'many'"),
+        ("select=15", "select: takes keys of its own, select.<key>=…, not 15"),
+        ("names=a", "names: takes a list, names='[…, …]', not 'a'"),
+        ("is_on=maybe", "is_on: takes true or false, not 'maybe'"),
         ("select", "write dotted.key=value"),
     ],
 )
@@ -72,6 +92,15 @@ def test_every_key_is_described_with_its_default() -> None:
     assert rows["dataset"][0] == "required"
     assert rows["select.top_k"] == ("15", "How many to keep.")
     assert "streams.<name>.top_k" in rows
+    assert rows["names"][0] == "[a, b]"
+    assert rows["is_on"][0] == "false"
+    assert rows["fallback"][0] == "unset"
+    assert rows["mode"] == ("early", "When; one of early, late")
+
+
+def test_a_group_of_several_kinds_tells_the_keys_of_all() -> None:
+    rows = {key: default for key, default, _ in describe_keys(Outer) if key.startswith("shape.")}
+    assert rows == {"shape.kind": "disc", "shape.size": "3", "shape.turned": "0.5"}
 
 
 def test_a_digest_depends_on_values_and_not_on_the_order_of_keys() -> None:

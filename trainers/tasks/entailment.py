@@ -24,6 +24,7 @@ class Config(BaseConfig):
 
     kind: Literal["entailment"] = "entailment"
     classes: tuple[str, ...] = Field(default=("contradiction", "neutral", "entailment"), min_length=2)
+    """labels as the annotations spell them, in the order of their numbers"""
 
 
 class VisualEntailment:
