@@ -43,6 +43,9 @@ class ListedMedia:
     def has_stem(self, stem: str) -> bool:
         return stem in self._by_stem
 
+    def has_name(self, name: str) -> bool:
+        return name in self._by_name
+
     def name(self, name: str) -> str:
         """The file of this path or, failing that, of this name in any folder; the path itself where there is none."""
         if name in self._by_name or "/" in name:

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any, ClassVar, Protocol
 
 import xxhash
-from pydantic import PositiveInt
+from pydantic import PositiveInt, field_validator
 
 from pipelines.packed import located, plain_name
 from pipelines.spool import SpooledUnits
@@ -68,6 +68,11 @@ class SourceConfig(Config):
     """Take only the first so many raw items."""
     follow_links: bool = False
     """Allow links in the media folder that lead out of it."""
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _may_be_a_number(cls, split: Any) -> Any:
+        return str(split) if isinstance(split, int) and not isinstance(split, bool) else split  # ESC-50's folds
 
     def placed(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """What this config was made of, with paths that hold in any process; a zip with one file in it becomes that file."""

@@ -48,7 +48,8 @@ def _sounds(path: str, files: ListedMedia) -> list[Draft]:
     for row in rows:
         cells = dict(zip(header, row.cells, strict=False))
         where = f"row {row.number}"
-        name = cells.get("file_name", "").strip()
+        raw = cells.get("file_name", "")
+        name = raw if files.has_name(raw) else raw.strip()  # some names do begin or end with a space
         if not name or is_broken(name):
             reason: RejectReason = "broken_utf8" if name else "missing_field"
             sound = Draft(

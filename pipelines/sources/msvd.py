@@ -1,4 +1,8 @@
-"""MSVD captions: the corpus's `AllVideoDescriptions.txt` (`<clip> <caption>` lines) or a JSON list of `id` and `caption` lists."""
+"""MSVD captions: the corpus's CSV, `AllVideoDescriptions.txt` made of it, or a JSON list.
+
+The CSV has `VideoID,Start,End,…,Language,Description`, captions in thirty languages; the text has `<clip> <caption>` lines, the
+JSON objects of `id` and a `caption` list.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,12 @@ from pipelines.drafts import Draft, drafted_from_files
 from pipelines.listed_media import ListedMedia, clip_name, listed_clips
 from pipelines.media_folder import MediaFolder
 from pipelines.msvd_clips import MsvdClips
-from pipelines.packed import open_raw
-from pipelines.raw_text import check_file, printable, read_json, read_rows
+from pipelines.raw_text import first_line, printable, read_json, read_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 
 _KEY = "source.annotations"
+_COLUMNS = ("VideoID", "Start", "End", "Language", "Description")
 
 
 class Config(SourceConfig):
@@ -29,6 +33,8 @@ class Config(SourceConfig):
     """`youtube_mapping.txt`, where the clips are called `vid<number>`."""
     clips: str | None = None
     """A list of clip ids, one per line: takes these alone."""
+    language: str | None = "English"
+    """Of the captions to take from the corpus's CSV; null takes all. The other files are English and do not say."""
 
 
 def build(config: Config, target: Target) -> Source:
@@ -38,7 +44,7 @@ def build(config: Config, target: Target) -> Source:
         files = MsvdClips(ListedMedia(folder, kind="video"), mapping=config.mapping)
         chosen = listed_clips(config.clips, key="source.clips")
         clips: dict[str, Draft] = {}
-        for id, text, where in _captions(config.annotations):
+        for id, text, where in _captions(config):
             if chosen is not None and id not in chosen:
                 continue
             if id not in clips:
@@ -49,12 +55,35 @@ def build(config: Config, target: Target) -> Source:
     return drafted_from_files(folder, drafts, config=config, target=target)
 
 
-def _captions(path: str) -> Iterator[tuple[str, Any, str]]:
+def _captions(config: Config) -> Iterator[tuple[str, Any, str]]:
     """Clip id, caption as found, and where that stands."""
-    check_file(path, key=_KEY)
-    with open_raw(path, key=_KEY) as file:
-        is_json = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-    yield from _from_json(path) if is_json else _from_lines(path)
+    first = first_line(config.annotations, key=_KEY)
+    if first.lstrip().startswith("["):
+        yield from _from_json(config.annotations)
+    elif first.startswith("VideoID,"):
+        yield from _from_corpus(config.annotations, config.language)
+    else:
+        yield from _from_lines(config.annotations)
+
+
+def _from_corpus(path: str, language: str | None) -> Iterator[tuple[str, Any, str]]:
+    rows = read_rows(path, key=_KEY, delimiter=",")
+    header = [cell.strip() for cell in next(rows).cells]
+    if lacking := [name for name in _COLUMNS if name not in header]:
+        raise InputError(
+            f"{_KEY}: {path} has no column {lacking[0]}; give the corpus's own CSV or AllVideoDescriptions.txt"
+        )
+    there: set[str] = set()
+    for row in rows:
+        cells = dict.fromkeys(header, "") | dict(zip(header, (cell.strip() for cell in row.cells), strict=False))
+        there.add(printable(cells["Language"]))
+        if language in (None, cells["Language"]):
+            clip = f"{cells['VideoID']}_{cells['Start']}_{cells['End']}"
+            yield printable(clip), cells["Description"], f"row {row.number}"
+    if language is not None and language not in there:
+        raise InputError(
+            f"source.language: no caption of {path} is in {language!r}; it has {', '.join(sorted(there))[:400]}"
+        )
 
 
 def _from_lines(path: str) -> Iterator[tuple[str, Any, str]]:

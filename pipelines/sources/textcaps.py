@@ -26,7 +26,9 @@ def build(config: Config, target: Target) -> Source:
 
 def _pictures(config: Config, folder: MediaFolder) -> list[Draft]:
     """Pictures in the order of the file. A row is one caption; that it repeats all five as `reference_strs` is passed over."""
-    rows = open_images_rows(config.annotations, must_have="caption_str", what="TextCaps_*.json")
+    rows = open_images_rows(
+        config.annotations, must_have="caption_str", what="TextCaps_*.json (its test file holds no captions)"
+    )
     pictures: dict[str, Draft] = {}
     taken: set[str] = set()
     for number, row in enumerate(rows):

@@ -131,6 +131,25 @@ def test_msvd_reads_the_text_and_the_list_alike(tmp_path: Path, clips: Any, conv
     assert list(done.captions) == ["de_0_5"]
 
 
+def test_msvd_takes_one_language_of_the_corpus(tmp_path: Path, clips: Any, convert: Any) -> None:
+    rows = [
+        "VideoID,Start,End,WorkerID,Source,AnnotationTime,Language,Description",
+        'ab_c,10,20,1,clean,55,English,"A bar, red, moves."',
+        "ab_c,10,20,2,clean,9,Slovene,Črta se premika.",
+        "de,0,5,3,unverified,9,Slovene,Črta raste.",
+    ]
+    spec = {
+        "kind": "msvd",
+        "annotations": write(tmp_path / "MSR Video Description Corpus.csv", "\n".join(rows)),
+        "media": clips("ab_c_10_20.avi", "de_0_5.avi"),
+    }
+    assert convert(spec).captions == {"ab_c_10_20": ["A bar, red, moves."]}
+    assert convert({**spec, "language": "Slovene"}).captions["de_0_5"] == ["Črta raste."]
+    assert len(convert({**spec, "language": None}).captions["ab_c_10_20"]) == 2
+    with pytest.raises(InputError, match="it has English, Slovene"):
+        convert({**spec, "language": "english"})
+
+
 def test_msvd_finds_a_clip_by_its_number_or_in_the_uncut_video(tmp_path: Path, clips: Any, convert: Any) -> None:
     text = write(tmp_path / "all.txt", "ab_1_2 A bar\ncd_0_1 Another\n")
     mapping = write(tmp_path / "youtube_mapping.txt", "ab_1_2 vid7\ncd_0_1 vid8\n")

@@ -40,6 +40,32 @@ def test_a_comma_that_nobody_quoted_stays_in_its_caption(convert: Any, source: A
     }
 
 
+def test_captions_that_are_a_list_in_one_cell_are_several_and_its_splits_are_told_apart(
+    convert: Any, source: Any
+) -> None:
+    text = (
+        "raw,sentids,split,filename,img_id\n"
+        '"[""A dog, a cat."", ""Two"", 5]","[0, 1, 2]",train,a.jpg,0\n'
+        '"[""A bird.""]","[3]",test,b.jpg,1\n'
+    )
+    done = convert(source("flickr_annotations_30k.csv", text, split="train"))
+    assert done.captions == {"a.jpg": ["A dog, a cat.", "Two"]}
+    assert done.reasons("annotation") == {"a.jpg#2": "missing_field"}
+    done = convert(source("flickr_annotations_30k.csv", text))
+    assert {record.origin.id: record.origin.split for record in done.dataset.records()} == {
+        "a.jpg": "train",
+        "b.jpg": "test",
+    }
+    with pytest.raises(InputError, match="no split 'val'; it has test, train"):
+        convert(source("flickr_annotations_30k.csv", text, split="val"))
+
+
+def test_a_comma_that_nobody_quoted_cuts_no_caption_in_front_of_another_column(convert: Any, source: Any) -> None:
+    done = convert(source("x.csv", "image,caption,split\na.jpg,A dog, a cat,train\nb.jpg,A bird,train\n"))
+    assert done.captions == {"b.jpg": ["A bird"]}
+    assert done.reasons("annotation") == {"row 2": "unsupported"}
+
+
 def test_bad_lines_are_named_rejects(convert: Any, source: Any) -> None:
     text = (
         b"a.jpg#0\tgood\n"

@@ -79,6 +79,15 @@ def test_clotho_keeps_its_five_captions_and_their_numbers(tmp_path: Path, sounds
     assert done.reasons("annotation") == {"b.wav#2": "empty_text"}
 
 
+def test_clotho_finds_names_with_spaces_around_them(tmp_path: Path, sounds: Any, convert: Any) -> None:
+    table = write(tmp_path / "clotho_captions_development.csv", "file_name,caption_1\n Växjö.wav,a\n b.wav ,b\n")
+    done = convert({"kind": "clotho", "annotations": table, "media": sounds(" Växjö.wav", "b.wav")})
+    assert [(record.origin.id, record.origin.file) for record in done.dataset.records()] == [
+        (" Växjö.wav", " Växjö.wav"),
+        ("b.wav", "b.wav"),
+    ]
+
+
 def test_numbered_folders_say_class_and_name(sounds: Any, convert: Any) -> None:
     done = convert({"kind": "audio_folder", "media": sounds("004-Baby cry/x.wav", "001 - Dog bark/y.wav")})
     assert labels(done) == {"001 - Dog bark/y.wav": ("Dog bark", 1), "004-Baby cry/x.wav": ("Baby cry", 4)}
