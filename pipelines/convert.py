@@ -24,9 +24,9 @@ from pipelines.sources import load_source, load_source_config
 from pipelines.survey import chain_of, decide, survey_records, surveyed, verdicts_on
 from pipelines.transform import Transform, transformed
 from pipelines.transforms import load_transforms, resolved_transforms
-from shards.config import Config, digest
+from shards.config import Config, digest, leaves
 from shards.errors import ConfigError, DatasetError, InputError
-from shards.manifest import Card, merge
+from shards.manifest import Card, merge, read_card
 from shards.media import Check
 from shards.records import Record, Reject
 from shards.stores import open_storage
@@ -131,6 +131,26 @@ def check_output(config: ConvertConfig) -> None:
         )
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"output: {there} cannot be written to; change its permissions or choose another `output`")
+
+
+def check_settings(config: ConvertConfig) -> None:
+    """Name the keys in which a finished dataset at the output was made by another config.
+
+    Raises:
+        DatasetError: there are such keys.
+    """
+    try:
+        card = read_card(open_storage(config.output))
+    except DatasetError:
+        return  # not finished yet, or damaged: the digests in its commit records and in its card are compared on reading them
+    if card.config_digest == config.digest():
+        return
+    there, here = dict(leaves(card.config)), dict(leaves(config.identity()))
+    changed = [key for key in sorted(there | here) if there.get(key) != here.get(key)]
+    named = ", ".join(f"{key} ({there.get(key)!r} → {here.get(key)!r})" for key in changed)
+    raise DatasetError(
+        f"{config.output} was written by another config: {named}; choose another `output`, or restore the values"
+    )
 
 
 @_seldom_collected()

@@ -6,7 +6,7 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import xxhash
@@ -35,6 +35,17 @@ def canonical_json(value: BaseModel | Mapping[str, Any] | list[Any]) -> bytes:
 def digest(value: BaseModel | Mapping[str, Any] | list[Any]) -> str:
     """Name a value by 16 hex digits (xxh3-64 of its canonical JSON)."""
     return xxhash.xxh3_64_hexdigest(canonical_json(value))
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of everything in nested plain values; what holds nothing is a value itself."""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    empty = True
+    for name, inner in items:
+        empty = False
+        yield from leaves(inner, f"{key}.{name}" if key else str(name))
+    if empty:
+        yield key, value
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:

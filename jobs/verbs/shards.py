@@ -19,6 +19,7 @@ from pipelines.append import Addition, Plan, plan_addition
 from pipelines.convert import (
     ConvertConfig,
     check_output,
+    check_settings,
     committed,
     convert_unit,
     decide_survey,
@@ -69,6 +70,7 @@ def run(config: Config, *, dry_run: bool) -> int:
     refuse_relative_paths({f"source.{name}": config.source.get(name) for name in locations} | {"output": config.output})
     conversion = config.conversion()
     check_output(conversion)
+    check_settings(conversion)
     plan = plan_addition(conversion, plan_units(conversion), config.addition)
     if dry_run:
         print(plan_text(conversion, plan, workers=config.workers or 1))

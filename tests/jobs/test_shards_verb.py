@@ -135,8 +135,11 @@ def test_another_config_in_the_same_folder_is_refused_before_work_starts(
     assert main(["shards", *raw, output]) == 0
     before = tree(tmp_path / "out")
     assert main(["shards", *raw, output, "records_per_shard=5"]) == 1
-    assert "another config" in capsys.readouterr().err
+    assert "another config: records_per_shard (" in (said := capsys.readouterr().err)
+    assert "→ 5)" in said
     assert tree(tmp_path / "out") == before
+    assert main(["shards", *raw, output, "transforms=[clean_text]"]) == 1
+    assert "transforms.0.kind (None → 'clean_text')" in capsys.readouterr().err
 
 
 def test_too_many_rejects_stop_the_run_early(
