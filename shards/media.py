@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from shards.audio import probe_audio
+from shards.container_ends import animated_png_missing, gif_missing
 from shards.errors import MissingLibraryError
 from shards.records import Media, MediaKind, MediaProblem
 from shards.regions import probe_regions
@@ -40,6 +41,7 @@ _EXTENSIONS = {
     "PPM": "ppm",
 }
 _SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_MISSING = {"gif": gif_missing, "png": animated_png_missing}
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that carry height and width
 _ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 lie on their side
 _REDUCTION = 8  # libjpeg's smallest scale: reads every coefficient and computes few pixels
@@ -97,6 +99,9 @@ def probe_image(data: bytes, *, max_pixels: int = MAX_PIXELS, check: Check = "de
             raise MediaProblem("zero_size", f"the picture is {width}x{height} pixels")
         if width * height > max_pixels:
             raise MediaProblem("decompression_bomb", f"{width}x{height} pixels are more than {max_pixels}")
+        missing = _MISSING[extension](data) if extension in _MISSING else 0
+        if missing > 0:  # a decoder is content with the first picture of an animation
+            raise MediaProblem("truncated_media", f"{len(data)} bytes are there, {missing} are missing")
         lies_on_its_side = _orientation(picture) >= 5
         _decode(picture)
     return (extension, height, width) if lies_on_its_side else (extension, width, height)
