@@ -149,19 +149,46 @@ class Dataset:
             record = replace(record, annotations=self._column.annotations(index.name, key))
         return record
 
-    def records(self, shard: int | None = None, *, payload: bool = True) -> Iterator[Record]:
-        """Read the records of one shard, or of all, in order; from a store they are read ahead."""
+    def records(
+        self,
+        shard: int | None = None,
+        *,
+        payload: bool = True,
+        leave_out: Callable[[int, int, DamagedRecordError], object] | None = None,
+    ) -> Iterator[Record]:
+        """Read the records of one shard, or of all, in order; from a store they are read ahead.
+
+        Args:
+            shard: number in the manifest; None: all of them.
+            payload: whether to read the media bytes too, or the headers alone.
+            leave_out: told of each damaged record, by shard, row and what is wrong, which then is left out.
+
+        Raises:
+            DamagedRecordError: a record is damaged and may not be left out.
+        """
         shards = range(len(self.manifest)) if shard is None else (shard,)
+        for number, row, read in self._reads(shards, payload=payload):
+            try:
+                record = read()
+            except DamagedRecordError as problem:
+                if leave_out is None:
+                    raise
+                leave_out(number, row, problem)
+                continue
+            yield record
+
+    def _reads(self, shards: Iterable[int], *, payload: bool) -> Iterator[tuple[int, int, Callable[[], Record]]]:
+        """Name all records of some shards, each with what reads it."""
         if payload and not self._members.has_remote:
             for number in shards:
                 index = self.index(number)
                 for row, swept in enumerate(self._members.sweep(number, index)):
                     if swept is None:  # read once more by itself, it says what is wrong with it
-                        yield self.record(number, row)
+                        yield number, row, partial(self.record, number, row)
                         continue
                     # What a record keeps must not keep its neighbours' bytes alive.
                     members = {name: bytes(data) for name, data in swept.items()}
-                    yield self._parsed(index, index.keys[row], members, payload)
+                    yield number, row, partial(self._parsed, index, index.keys[row], members, payload)
             return
         blocks = list(self._blocks(shards))
         ahead = self._members.remote.config.threads if self.ahead else 0
@@ -170,7 +197,7 @@ class Dataset:
             for coming, its_rows in blocks[0 if place == 0 else place + ahead : place + ahead + 1] if ahead else ():
                 self.expect(coming, partial(iter, its_rows), payload=payload)
             for row in rows:
-                yield self.record(number, row, payload=payload)
+                yield number, row, partial(self.record, number, row, payload=payload)
 
     @property
     def ahead(self) -> int:

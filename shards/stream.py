@@ -29,6 +29,7 @@ __all__ = [  # the order is part of what a user of streams needs
     "SourceSpec",
     "Stream",
     "StreamState",
+    "allowed_damage",
     "check_damage",
     "source_of",
 ]
@@ -118,7 +119,7 @@ class RecordStream:
                 raise ConfigError(
                     f"streams.{name}: the dataset at hand is not the one that the stream's order was made for"
                 )
-        self.allowed_damage = max(self.budget.count, int(self.budget.share * sum(map(len, self._datasets.values()))))
+        self.allowed_damage = allowed_damage(self.budget, self._datasets.values())
         self._damages: dict[tuple[str, str, str], Damage] = {}
 
     @property
@@ -231,6 +232,11 @@ def source_of(
         epochs=epochs,
         group=group,
     )
+
+
+def allowed_damage(budget: DamageBudget, datasets: Iterable[Dataset]) -> int:
+    """How many records of some datasets may be damaged."""
+    return max(budget.count, int(budget.share * sum(map(len, datasets))))
 
 
 def check_damage(damages: Sequence[Damage], *, allowed: int) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,19 @@ from model.family import Family, Processor
 from model.text_cleaning import clean_caption, clean_question
 from model.tokenizer import load_tokenizer, train_wordpiece
 from shards.config import validate
-from shards.errors import ConfigError, DatasetError
+from shards.errors import ConfigError, DamagedRecordError, DatasetError
 from shards.reader import Dataset, open_dataset
 from shards.records import Caption, Entailment, Grounding, Question, Statement
 from shards.sidecar import Sidecar, open_sidecar
+from shards.stream import Damage, allowed_damage, check_damage
 from shards.view import View, open_view
 from trainers.checkpoint import STATE, Checkpoint, CheckpointError, find_checkpoint
 from trainers.config import TrainConfig
 from trainers.imported import ImportedConfig, is_imported
 from trainers.pairing import CONCEPTS, NEGATIVES, PHRASES, WRONG_CAPTIONS
 from trainers.tasks import load_task
+
+logger = logging.getLogger(__name__)
 
 VOCABULARY = Path("tokenizer") / "vocab.txt"  # inside a run folder
 
@@ -148,7 +153,7 @@ def settle_vocabulary(config: TrainConfig, streams: OpenStreams, run: Path) -> P
 def _write_vocabulary(config: TrainConfig, streams: OpenStreams, path: Path) -> None:
     tokenizer = config.tokenizer
     if tokenizer.train_size is not None:
-        train_wordpiece(_texts(streams.datasets.values()), vocab_size=tokenizer.train_size, path=path)
+        train_wordpiece(_texts(config, streams), vocab_size=tokenizer.train_size, path=path)
     elif tokenizer.name is not None:
         load_tokenizer(tokenizer.name).save(path)
     else:
@@ -165,10 +170,22 @@ def _inherited_vocabulary(config: TrainConfig) -> Path:
     return inherited
 
 
-def _texts(datasets: Iterable[Dataset]) -> Iterator[str]:
-    """What the records say, cleaned as models read it: captions, questions, answers, hypotheses, statements, expressions."""
-    for dataset in datasets:
-        for record in dataset.records(payload=False):
+def _texts(config: TrainConfig, streams: OpenStreams) -> Iterator[str]:
+    """What the records say, cleaned as models read it: captions, questions, answers, hypotheses, statements, expressions.
+
+    Raises:
+        BudgetError: more records are damaged than the run tolerates; fewer are left out.
+    """
+    damages: list[Damage] = []
+
+    def note(name: str, dataset: Dataset, shard: int, row: int, problem: DamagedRecordError) -> None:
+        logger.warning("a damaged record is left out of the vocabulary: %s", problem)
+        key = dataset.index(shard).keys[row]
+        damages.append(Damage(source=name, shard=dataset.manifest[shard].name, key=key, what=str(problem)))
+        check_damage(damages, allowed=allowed_damage(config.damage, streams.datasets.values()))
+
+    for name, dataset in streams.datasets.items():
+        for record in dataset.records(payload=False, leave_out=partial(note, name, dataset)):
             for annotation in record.annotations:
                 match annotation:
                     case Caption() | Statement() | Grounding():

@@ -46,6 +46,23 @@ def test_the_header_alone_is_read_without_media(make_dataset: MakeDataset, make_
     assert record.annotations == make_record(203).annotations
 
 
+@pytest.mark.parametrize("payload", [True, False])
+def test_damaged_records_may_be_left_out_and_are_told_of(make_dataset: MakeDataset, payload: bool) -> None:
+    dataset = make_dataset(units=2, records=4)
+    tar = Path(dataset.path) / "shards" / f"{dataset.manifest[1].name}.tar"
+    content = bytearray(tar.read_bytes())
+    for row in (0, 2):
+        _, offset, _, _ = next(member for member in dataset.index(1).members(row) if member[0] == "json")
+        content[offset] ^= 0xFF
+    tar.write_bytes(content)
+    with pytest.raises(DamagedRecordError, match="checksum"):
+        list(dataset.records(payload=payload))
+    told: list[tuple[int, int]] = []
+    found = list(dataset.records(payload=payload, leave_out=lambda shard, row, problem: told.append((shard, row))))
+    assert told == [(1, 0), (1, 2)]
+    assert [record.key for record in found] == [*dataset.index(0).keys, "made-00101", "made-00103"]
+
+
 def test_a_key_is_found_in_its_shard(make_dataset: MakeDataset) -> None:
     dataset = make_dataset()
     assert dataset.locate("made-00102") == (1, 2)

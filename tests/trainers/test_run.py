@@ -12,7 +12,9 @@ from torch import Tensor
 from model.families import load_family
 from model.tokenizer import SPECIALS, WordPiece
 from shards.config import validate
-from shards.errors import ConfigError
+from shards.errors import BudgetError, ConfigError
+from shards.reader import open_dataset
+from trainers.assembly import open_streams, settle_vocabulary
 from trainers.checkpoint import find_checkpoint
 from trainers.config import TrainConfig
 from trainers.imported import ImportedConfig, write_imported
@@ -77,6 +79,27 @@ def test_a_metric_that_nothing_measures_is_told_at_the_first_interval_and_may_be
     mended = train(TrainConfig.model_validate(values | {"keep_best": {"metric": "loss/match"}}), lines=False)
     assert mended.is_complete
     assert (tmp_path / "run" / "checkpoints" / "best").is_symlink()
+
+
+@pytest.mark.parametrize("budget", [3, 2])
+def test_damaged_headers_are_left_out_of_the_vocabulary_within_the_budget(
+    tmp_path: Path, tiny_training: Tiny, caplog: pytest.LogCaptureFixture, budget: int
+) -> None:
+    config = TrainConfig.model_validate(tiny_training(damage={"count": budget, "share": 0.0}))
+    dataset = open_dataset(tmp_path / "world")
+    tar = tmp_path / "world" / "shards" / f"{dataset.manifest[1].name}.tar"
+    content = bytearray(tar.read_bytes())
+    for row in (0, 4, 8):
+        _, offset, _, _ = next(member for member in dataset.index(1).members(row) if member[0] == "json")
+        content[offset] ^= 0xFF
+    tar.write_bytes(content)
+    if budget == 2:
+        with pytest.raises(BudgetError, match="3 records are damaged and the budget allows 2"):
+            settle_vocabulary(config, open_streams(config), tmp_path / "run")
+        return
+    words = settle_vocabulary(config, open_streams(config), tmp_path / "run").read_text().splitlines()
+    assert {"blue", "disc"} <= set(words)
+    assert sum("left out of the vocabulary" in line for line in caplog.messages) == 3
 
 
 def test_an_address_of_a_store_is_no_folder_for_a_run(tiny_training: Tiny) -> None:
