@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,6 +204,15 @@ def _is_foreign(text: str) -> bool:
     return sum(letter > _LAST_LATIN for letter in letters) > len(letters) / 2
 
 
+@cache  # a command makes several extractors, and one warning will do
+def _tell_of_rules() -> None:
+    logger.warning(
+        "no part-of-speech tagger at hand (%s is not installed and phrases.tagger is unset): nouns are found by word lists and "
+        "endings, which is rougher",
+        INSTALLED,
+    )
+
+
 def _load(tagger: str | None) -> tuple[str, Language]:
     try:
         import spacy
@@ -213,11 +223,7 @@ def _load(tagger: str | None) -> tuple[str, Language]:
     wanted = tagger or (INSTALLED if spacy.util.is_package(INSTALLED) else RULES)
     if wanted == RULES:
         if tagger is None:
-            logger.warning(
-                "no part-of-speech tagger at hand (%s is not installed and phrases.tagger is unset): nouns are found by word "
-                "lists and endings, which is rougher",
-                INSTALLED,
-            )
+            _tell_of_rules()
         return RULES_NAME, spacy.blank("en")
     if not (Path(wanted).is_dir() or spacy.util.is_package(wanted)):
         raise ConfigError(

@@ -93,4 +93,7 @@ def find_column(storage: Storage, column_or_folder: str) -> str:
     if found:
         raise DatasetError(f"{storage.url} has several columns {column_or_folder!r}; name one of: {', '.join(found)}")
     there = f"there are: {', '.join(known)}" if known else "it has none yet"
-    raise DatasetError(f"{storage.url} has no column {column_or_folder!r}; {there}")
+    raise DatasetError(
+        f"{storage.url} has no column {column_or_folder!r}; {there}: name another, run the verb that writes it, or set the key "
+        "that names it to null"
+    )

@@ -109,8 +109,11 @@ def _convert(config: Config, conversion: ConvertConfig, plan: Plan) -> Card:
     card = finish(conversion, units, earlier=plan.earlier)
     if columns := write_side_columns(conversion):
         logger.info("columns that the raw files bring: %s", ", ".join(columns))
-    seconds = time.monotonic() - started
-    logger.info("%d of %d units were left; %.0f records/s", len(left), len(units), records / max(seconds, 1e-9))
+    if left:
+        rate = records / max(time.monotonic() - started, 1e-9)
+        logger.info("%d of %s converted now; %.0f records/s", len(left), count_text(len(units), "unit"), rate)
+    else:
+        logger.info("nothing was left to convert")
     return card
 
 

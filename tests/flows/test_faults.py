@@ -151,7 +151,7 @@ def test_a_resumed_run_says_what_is_done_already(
     assert main([*world.words, f"output={tmp_path / 'out'}"]) == 0
     said = capsys.readouterr().err
     assert "4 of 6 units are committed already" in said
-    assert "2 of 6 units were left" in said
+    assert "2 of 6 units converted now" in said
 
 
 def test_retry_and_append_from_the_command_line(
