@@ -110,7 +110,7 @@ class Lookup:
             if name in _INDEX_FIELDS:
                 continue
             column, _, field = name.partition(".")
-            sidecar = open_sidecar(dataset, column)
+            sidecar = _open(dataset, column)
             if not sidecar.is_complete:
                 raise DatasetError(
                     f"{dataset.path}: sidecar {sidecar.folder} does not cover every shard; run the job that makes it again"
@@ -179,6 +179,13 @@ class Lookup:
         raise DatasetError(
             f"{self._dataset.path}: {name} holds {column.type}, and a rule takes numbers and truth values"
         )
+
+
+def _open(dataset: Dataset, column: str) -> Sidecar:
+    try:
+        return open_sidecar(dataset, column)
+    except DatasetError as problem:
+        raise DatasetError(f"{problem}; of the index, a rule knows {', '.join(_INDEX_FIELDS)}") from problem
 
 
 def chosen(

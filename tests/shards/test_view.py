@@ -127,7 +127,7 @@ def test_a_damaged_view_says_what_to_do(dataset: Dataset) -> None:
         (ViewRule(where="rated.score"), ConfigError, "holds numbers; compare it"),
         (ViewRule(where="rated.name == 1"), DatasetError, "takes numbers and truth values"),
         (ViewRule(where="rated.missing > 1"), DatasetError, "no field 'missing'.*captions"),
-        (ViewRule(where="absent > 1"), DatasetError, "no column 'absent'"),
+        (ViewRule(where="text_lenght > 1"), DatasetError, "no column 'text_lenght'.* a rule knows .*text_length"),
         (ViewRule(where="width > 9999"), ConfigError, "nothing of it is left by where='width > 9999'"),
         (ViewRule(repeat="rated.cosine"), ConfigError, "records are counted"),
         (ViewRule(repeat="width"), DatasetError, "between 0 and"),
