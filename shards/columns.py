@@ -17,6 +17,17 @@ from shards.index import encode_parquet
 from shards.storage import Storage
 
 COLUMN_CARD = "column.json"
+_EMBEDDER = "embedder.model=… embedder.pretrained=…"
+_VERBS: Mapping[str, str] = {
+    "concepts": f"concepts {{dataset}} {_EMBEDDER}",
+    "embedding": f"concepts {{dataset}} {_EMBEDDER}",
+    "negatives": f"negatives {{dataset}} {_EMBEDDER}",
+    "caption_embedding": f"negatives {{dataset}} {_EMBEDDER}",
+    "pools": "negatives kind=pools {dataset}",
+    "swaps": "negatives kind=swaps {dataset}",
+    "similarity": f"filter {{dataset}} keep=… {_EMBEDDER}",
+    "selection": f"filter {{dataset}} keep=… {_EMBEDDER}",
+}  # by column: what a person types to make it
 
 
 def sidecar_folder(column: str, digest8: str) -> str:
@@ -94,6 +105,14 @@ def find_column(storage: Storage, column_or_folder: str) -> str:
         raise DatasetError(f"{storage.url} has several columns {column_or_folder!r}; name one of: {', '.join(found)}")
     there = f"there are: {', '.join(known)}" if known else "it has none yet"
     raise DatasetError(
-        f"{storage.url} has no column {column_or_folder!r}; {there}: name another, run the verb that writes it, or set the key "
+        f"{storage.url} has no column {column_or_folder!r}; {there}; {_how_made(storage, column_or_folder)}, or set the key "
         "that names it to null"
     )
+
+
+def _how_made(storage: Storage, column_or_folder: str) -> str:
+    """What to do to get a column of this name."""
+    name = column_or_folder if column_or_folder in _VERBS else column_or_folder.rpartition("-")[0]
+    if name in _VERBS:
+        return f"make it with `python -m jobs {_VERBS[name].format(dataset=f'dataset={storage.url}')}`"
+    return "name one of these, make one with `annotate` (called as its source.kind) or `filter` (column=…)"

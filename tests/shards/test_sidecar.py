@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -93,6 +94,25 @@ def test_other_settings_under_the_same_digest_are_refused(make_dataset: MakeData
 def test_keys_that_do_not_fit_the_rows_are_refused(make_dataset: MakeDataset, keys: list[str]) -> None:
     with pytest.raises(DatasetError, match="one row per record"):
         _write(make_dataset(units=1), 0, keys=keys)
+
+
+@pytest.mark.parametrize(
+    ("column", "verb"),
+    [
+        ("concepts", "concepts dataset="),
+        ("concepts-00112233", "concepts dataset="),
+        ("swaps", "negatives kind=swaps dataset="),
+        ("similarity", "filter dataset="),
+    ],
+)
+def test_a_column_that_is_missing_is_said_with_the_command_that_makes_it(
+    make_dataset: MakeDataset, column: str, verb: str
+) -> None:
+    dataset = make_dataset(units=1)
+    with pytest.raises(DatasetError, match=f"make it with `python -m jobs {verb}{re.escape(dataset.storage.url)}"):
+        open_sidecar(dataset, column)
+    with pytest.raises(DatasetError, match="make one with `annotate`"):
+        open_sidecar(dataset, "vqa_v2")
 
 
 def test_a_column_is_opened_by_name_or_by_name_and_digest(make_dataset: MakeDataset) -> None:
