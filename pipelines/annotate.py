@@ -292,16 +292,21 @@ def _spot(item: RawItem, names: PictureNames, match: Match) -> Spot | Reject:
 
     if "problem" in item:
         return lost(item["problem"][0], item["problem"][1])
-    places = item.get("media", ())
-    if len(places) != 1:
-        return lost("unsupported", f"it has {len(places)} media files, and `annotate` is for items with exactly one")
+    count = len(item.get("media", ()))
+    if count != 1 and match != "id":
+        return lost("unsupported", f"it has {count} media files; only `match=id` is for items without exactly one")
     if not usable:
         return lost(*without_annotations(item))
-    wanted = list(names_of(file=places[0].get("file"), id=item["id"], match=match))
+    wanted = list(names_of(file=_file_of(item), id=item["id"], match=match))
     spot = names.find(wanted)
     if spot is None:
         return lost(ABSENT, f"no such picture in the dataset ({wanted[0].partition(':')[2]})")
     return spot
+
+
+def _file_of(item: RawItem) -> str | None:
+    file: str | None = next((place.get("file") for place in item.get("media", ())), None)
+    return file
 
 
 def _refused(item: RawItem) -> Iterator[Reject]:
@@ -335,7 +340,7 @@ def _check_match(dataset: Dataset, shard: int, row: int, item: RawItem, match: M
     """See that record and item have a name in common: names were looked up by a hash of 64 bits."""
     origin = dataset.record(shard, row, payload=False).origin
     own = {*names_of(file=origin.file, id=origin.id, match=match), f"id:{origin.id}"}
-    if own.isdisjoint(names_of(file=item["media"][0].get("file"), id=item["id"], match=match)):
+    if own.isdisjoint(names_of(file=_file_of(item), id=item["id"], match=match)):
         raise DatasetError(
             f"{dataset.path}: {item['id']} was taken for {dataset.index(shard).keys[row]!r} and is not (two names share a hash); "
             "annotate with another `match`"

@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from pipelines.listed_media import ENDINGS
 from shards.errors import InputError
 from shards.records import Origin
 
@@ -21,10 +22,11 @@ Match = Literal["auto", "file", "id"]
 # 2014, 2015 and 2017 releases name one photo COCO_train2014_000000000025.jpg, 000000000025.jpg or val2017/000000000025.jpg;
 # REFER appends the number of an annotation (…_000000000025_7.jpg).
 _COCO = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})(?:_\d+)?\.(?:jpg|jpeg|png)", re.IGNORECASE)
-_STRONGEST_FIRST = ("path", "base", "coco", "id")
+_CLIPS_AND_SOUNDS = frozenset(ENDINGS["video"] + ENDINGS["audio"])
+_STRONGEST_FIRST = ("path", "base", "coco", "stem", "id")
 _BY_MATCH: dict[Match, frozenset[str]] = {
     "auto": frozenset(_STRONGEST_FIRST),
-    "file": frozenset({"path", "base", "coco"}),
+    "file": frozenset({"path", "base", "coco", "stem"}),
     "id": frozenset({"id"}),
 }
 
@@ -45,6 +47,9 @@ def names_of(*, file: str | None, id: str, match: Match = "auto") -> Iterator[st
         coco = _COCO.fullmatch(path.name)
         if coco is not None:
             yield f"coco:{int(coco.group(1))}"
+        # Clips and sounds are named without an ending where they are annotated, and come in whichever container was made.
+        if path.suffix.lower() in _CLIPS_AND_SOUNDS:
+            yield f"stem:{path.stem}"
     elif "id" in wanted:
         yield f"id:{id}"
 

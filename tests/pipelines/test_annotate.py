@@ -256,3 +256,19 @@ def test_a_record_that_the_ledger_does_not_account_for_stops_the_run(
     pq.write_table(emptied, folder / "own-all-00000.parquet")
     with pytest.raises(DatasetError, match="3 raw annotations went in and 1 are accounted for"):
         annotate(objects)
+
+
+def test_a_table_without_pictures_is_matched_by_id_where_that_is_asked_for(pictures: Path, tmp_path: Path) -> None:
+    first = next(open_dataset(pictures).records()).origin.id
+    (tmp_path / "more.csv").write_text(f"name,text\n{first},another caption\nnowhere,x\n")
+    columns = {"id": "name", "caption": "text"}
+    source = {"kind": "table", "annotations": str(tmp_path / "more.csv"), "columns": columns}
+    config = AnnotateConfig(dataset=str(pictures), source=source, match="id").absolute()
+    dataset = open_dataset(pictures)
+    plan = plan_annotations(config, dataset)
+    for unit in plan.left(dataset):
+        annotate_shard(plan.job(), unit)
+    ledger = finish_annotations(plan, dataset)
+    assert (ledger.records, ledger.annotations, dict(ledger.rejects)) == (1, 1, {"missing_media": 1})
+    with pytest.raises(InputError, match="only `match=id`"):
+        plan_annotations(config.model_copy(update={"match": "auto"}), dataset)

@@ -33,6 +33,8 @@ def find(names: PictureNames, file: str | None, *, id: str = "other", match: Mat
         ("COCO_train2014_000000000025.jpg", "000000000025.jpg"),
         ("val2017/000000000025.jpg", "COCO_val2014_000000000025.jpg"),
         ("000000000025.jpg", "COCO_train2014_000000000025_3.jpg"),
+        ("clips/ab_1_2.avi", "ab_1_2.mp4"),
+        ("ab.v2_1_2.FLAC", "ab.v2_1_2.wav"),
     ],
 )
 def test_a_picture_is_found_under_its_other_names(stored: str, asked: str) -> None:
