@@ -1,4 +1,7 @@
-"""Samples of other people's webdataset and img2dataset tars → records: members that share a name up to its first dot are one."""
+"""Samples of other people's webdataset and img2dataset tars → records: members that share a name up to its first dot are one.
+
+A tar of this project is read as well, where only the tars are left of a dataset: its JSON members hold all that a record knows.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ import xxhash
 from pipelines.drafts import usable_text
 from pipelines.raw_text import is_broken, printable
 from pipelines.source import Target
+from shards.codec import HEADER_MEMBER, decode_record
 from shards.config import Config
+from shards.errors import DamagedRecordError
 from shards.foreign import UNCHECKED
 from shards.index import Member
 from shards.media import MediaProblem, probe_media
@@ -23,11 +28,13 @@ from shards.tar_walk import Loss, TarMember, TarWalk
 
 _EXTENSIONS: dict[MediaKind, tuple[str, ...]] = {
     "image": ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm"),
-    "video": ("mp4", "webm", "mkv", "avi", "mov"),
-    "audio": ("wav", "flac", "mp3", "ogg"),
+    "video": ("mp4", "webm", "mkv", "avi", "mov", "m4v", "3gp", "flv", "wmv", "mpg", "mpeg", "ts", "m2ts", "ogv"),
+    "audio": ("wav", "flac", "mp3", "ogg", "opus", "m4a", "aac"),
 }
 _KINDS = {extension: kind for kind, extensions in _EXTENSIONS.items() for extension in extensions}
 _TEXTS = frozenset({"txt", "json", "cls", "caption", "text"})
+_REGIONS = "npz"  # media in tars of this project; beside other people's pictures it may be anything
+_OWN_FIELDS = frozenset({"schema", "key", "origin", "media", "annotations"})  # of the JSON members of this project
 _SPELT_ALIKE = {"jpeg": "jpg", "tiff": "tif"}
 
 
@@ -35,7 +42,7 @@ class ForeignColumns(Config):
     """Where a sample's annotations are: the extension of a text member, or `json:` and the name of a field."""
 
     caption: str | None = None
-    """e.g. txt, json:caption; unset: txt, else the JSON's `caption`"""
+    """e.g. txt, json:caption; unset: txt, else the JSON's `caption`; in tars of this project all that their JSON holds"""
     label: str | None = None
     """e.g. cls, json:class; unset: cls, where there is no caption"""
 
@@ -89,7 +96,7 @@ def read_samples(walk: TarWalk, *, checksums: bool) -> Iterator[Sample | Loss]:
             continue
         if extension in _TEXTS:
             texts[extension] = walk.data(member)
-        elif extension.rpartition(".")[2] in _KINDS:
+        elif extension.rpartition(".")[2] in _KINDS or (extension == _REGIONS and _is_own(texts)):
             media.append((extension, member, walk.data(member) if checksums else None))
     yield from finished()
 
@@ -124,6 +131,11 @@ class SampleReader:
             return
         kept: list[Annotation] = []
         try:
+            own = _own(sample, self._columns)
+            if own is not None:
+                kept.extend(own.annotations)
+                yield self._placed_again(sample, id, own)
+                return
             for number, take in enumerate(_annotations(sample, self._columns)):
                 try:
                     kept.append(take())
@@ -170,11 +182,34 @@ class SampleReader:
         )
         return Placed(record=record, members=tuple(members))
 
+    def _placed_again(self, sample: Sample, id: str, own: Record) -> Placed:
+        """A record of this project under a key of the dataset that is being made; its media are looked at once more."""
+        there = {extension: (member, data) for extension, member, data in sample.media}
+        media: list[Media] = []
+        members: list[Member] = []
+        payload: dict[str, bytes] = {}
+        for said in own.media:
+            if said.member not in there:
+                raise MediaProblem("missing_media", f"the sample has no .{said.member}, which its .json names")
+            member, data = there[said.member]
+            if data is None:
+                media.append(said)
+            else:
+                seen = probe_media(data, kind=said.kind, max_pixels=self._target.max_pixels, check=self._target.check)
+                media.append(replace(seen, member=said.member, start_s=said.start_s, end_s=said.end_s))
+            xxh3 = UNCHECKED if data is None else xxhash.xxh3_64_intdigest(data)
+            members.append(Member(extension=said.member, offset=member.offset, size=member.size, xxh3=xxh3))
+            payload[said.member] = data or b""
+        origin = replace(own.origin, dataset=self._target.dataset, split=self._target.split)
+        record = replace(own, key=self._target.key(id), origin=origin, media=tuple(media), payload=payload)
+        return Placed(record=record, members=tuple(members))
+
 
 def annotation_count(sample: Sample, columns: ForeignColumns) -> int:
     """How many raw annotations a sample holds: the annotation side of the ledger."""
     try:
-        return len(_annotations(sample, columns))
+        own = _own(sample, columns)
+        return len(_annotations(sample, columns) if own is None else own.annotations)
     except MediaProblem:
         return 0
 
@@ -195,6 +230,29 @@ def _problem(member: TarMember, extension: str) -> MediaProblem | None:
     if not extension:
         return MediaProblem("unsupported", f"{name} has no extension, so it says not what it is")
     return None
+
+
+def _is_own(texts: Mapping[str, bytes]) -> bool:
+    """Whether the members read so far are of a record that this project wrote."""
+    try:
+        note = json.loads(texts.get("json", b"0"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(note, dict) and note.keys() >= _OWN_FIELDS
+
+
+def _own(sample: Sample, columns: ForeignColumns) -> Record | None:
+    """The record that a tar of this project holds, without its media; None for other samples, and where columns are told.
+
+    Raises:
+        MediaProblem: it is damaged, or of another version.
+    """
+    if columns != ForeignColumns() or not _is_own(sample.texts):
+        return None
+    try:
+        return decode_record(str(_json(sample)["key"]), {HEADER_MEMBER: sample.texts["json"]})
+    except DamagedRecordError as problem:
+        raise MediaProblem("missing_field", str(problem)) from problem
 
 
 def _annotations(sample: Sample, columns: ForeignColumns) -> Sequence[Callable[[], Annotation]]:

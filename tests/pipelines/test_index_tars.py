@@ -8,21 +8,28 @@ import os
 import tarfile
 import wave
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipelines.index_tars import IndexConfig, expand, finish_index, index_tar, plan_tars
+from shards.codec import encode_record
 from shards.errors import BudgetError, DamagedRecordError, DatasetError, InputError, StoreError
 from shards.foreign import check_foreign
 from shards.manifest import Card
+from shards.media import probe_media
 from shards.patience import Patience
 from shards.reader import Dataset, open_dataset
-from shards.records import Caption, Label
+from shards.records import Annotation, Answer, Caption, Detection, Label, MediaKind, Origin, Question, Record, Text
+from shards.regions import regions_bytes
+from shards.stores import open_storage
 from shards.stream import RecordStream, Stream, source_of
+from shards.writer import ShardWriter
 
 Members = Sequence[tuple[str, bytes]]
 
@@ -450,3 +457,78 @@ def test_sounds_and_several_pictures_are_media_like_any_other(
     assert (sound.media[0].kind, sound.media[0].sample_rate, sound.payload["wav"]) == ("audio", 8000, _tone(0.5))
     assert indexed().index(0).duration_s[0] == pytest.approx(0.5)
     assert dict(pair.payload) == {"0.jpg": picture(1), "1.png": _png()}
+
+
+def own_tar(folder: Path, *records: Record) -> Path:
+    """A tar as this project writes it, taken out of its dataset."""
+    storage = open_storage(str(folder / "made"))
+    with ShardWriter(storage, dataset="made", split="train", unit="u", unit_index=0, config_digest="c") as writer:
+        for record in records:
+            writer.add(record)
+        writer.commit(raw_items=len(records), raw_annotations=sum(len(record.annotations) for record in records))
+    return (folder / "made" / "shards" / "made-train-00000.tar").rename(folder / "left.tar")
+
+
+def made(stem: str, *annotations: Annotation, **media: tuple[MediaKind, bytes]) -> Record:
+    described = {member: replace(probe_media(data, kind=kind), member=member) for member, (kind, data) in media.items()}
+    return Record(
+        key=f"made-train-{stem}",
+        origin=Origin(dataset="made", split="train", id=stem, file=f"{stem}.jpg", licence="CC0"),
+        media=tuple(described.values()),
+        annotations=annotations,
+        payload={member: data for member, (_, data) in media.items()},
+    )
+
+
+class TestOwnTars:
+    """Tars of this project whose dataset is lost."""
+
+    QUESTIONS = (
+        Question(id="1", question="what colour?", answers=(Answer(text="red", weight=0.3), Answer(text="blue"))),
+        Question(id="2", question="how many?"),
+    )
+
+    @pytest.mark.parametrize("checksums", [True, False])
+    def test_they_keep_all_that_their_records_said(
+        self, checksums: bool, tmp_path: Path, index: Callable[..., Card], indexed: Callable[[], Dataset]
+    ) -> None:
+        regions = regions_bytes(
+            features=np.ones((2, 4), np.float32), classes=np.ones((2, 3), np.float32), boxes=np.ones((2, 6), np.float32)
+        )
+        records = [
+            made("a", Caption(id="7", text="one"), Caption(id="8", text="two"), jpg=("image", picture(1))),
+            made("b", *self.QUESTIONS, jpg=("image", picture(2))),
+            made("c", Detection(box=(0.0, 1.0, 5.0, 6.0), label="dog"), jpg=("image", picture(3))),
+            made("d", Caption(text="regions"), npz=("regions", regions)),
+            made("e", Text(source="only words")),
+        ]
+        card = index(own_tar(tmp_path, *records), checksums=checksums)
+        found = list(indexed().records())
+        assert [record.annotations for record in found] == [record.annotations for record in records]
+        assert [record.media for record in found] == [record.media for record in records]
+        assert [record.payload for record in found] == [record.payload for record in records]
+        assert [record.origin.id for record in found] == ["a", "b", "c", "d", "e"]
+        assert (card.annotations, card.records, card.licences) == (7, 5, {"CC0": 5})
+
+    def test_columns_that_are_told_are_taken_instead(
+        self, tmp_path: Path, index: Callable[..., Card], indexed: Callable[[], Dataset]
+    ) -> None:
+        tar = own_tar(tmp_path, made("a", Caption(text="one"), Caption(text="two"), jpg=("image", picture(1))))
+        index(tar, columns={"caption": "txt"})
+        assert [record.annotations for record in indexed().records()] == [(Caption(text="one"),)]
+
+    def test_a_picture_that_is_gone_and_a_header_of_another_version_are_rejects(
+        self, tmp_path: Path, index: Callable[..., Card]
+    ) -> None:
+        encoded = dict(encode_record(made("a", *self.QUESTIONS, jpg=("image", picture(1)))))
+        other = encoded["json"].replace(b'"schema": 1', b'"schema": 9')
+        members = [
+            ("made-train-a.json", encoded["json"]),
+            ("made-train-b.jpg", picture(2)),
+            ("made-train-b.json", other.replace(b"made-train-a", b"made-train-b")),
+            ("made-train-c.jpg", picture(3)),
+            ("made-train-c.txt", b"sound"),
+        ]
+        card = index(write_tar(tmp_path / "left.tar", members), keys="stem")
+        assert rejects(tmp_path) == {"made-train-a": "missing_media", "made-train-b": "missing_field"}
+        assert (card.raw_items, card.records) == (3, 1)
