@@ -74,14 +74,16 @@ def ablation_section(measured: Mapping[str, Any]) -> Markup:
             class_="lead",
         ),
         tag("ul", *(tag("li", f"{VARIANTS[name]}: {_verdict(each)}") for name, each in differences.items())),
-        table(head, rows, label="Ablation", class_="numbers"),
+        table(head, rows, label="Ablation", class_="numbers stack spreads"),
         id="ablation",
     )
 
 
-def _spread(summary: Mapping[str, float], *, sign: bool = False) -> str:
-    form = "+.1f" if sign else ".1f"
-    return f"{summary['mean']:{form}} [{summary['min']:{form}} to {summary['max']:{form}}]"
+def _spread(summary: Mapping[str, float], *, sign: bool = False) -> Markup:
+    mean, least, most = (
+        f"{summary[name]:{'+.1f' if sign else '.1f'}}".replace("-", "−") for name in ("mean", "min", "max")
+    )
+    return tag("span", mean, " ", tag("span", f"[{least} to {most}]", class_="range"))
 
 
 def _verdict(differences: list[Mapping[str, float]]) -> str:

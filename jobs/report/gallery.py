@@ -137,7 +137,8 @@ def concept_note(card: Mapping[str, Any]) -> str:
         return f"Column {card['column']}-{card['digest8']}: the first {MOST_CONCEPTS} are shown."
     chosen = f"the {card['top_k']} nearest" if "top_k" in card else "the nearest"
     among = f" of {card['phrases']:,} phrases" if "phrases" in card else " phrases"
-    return f"Column {card['column']}-{card['digest8']}: {chosen}{among}; the best {MOST_CONCEPTS} are drawn."
+    drawn = f"of the best {MOST_CONCEPTS}, bars reach from the last to the first"
+    return f"Column {card['column']}-{card['digest8']}: {chosen}{among}; {drawn}."
 
 
 def _about_concepts(card: Mapping[str, Any], agreements: Mapping[str, tuple[float, float]]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import Field
 
+from jobs.quantities import duration_text
 from jobs.report.ablation_section import ablation_section, read_ablation
 from jobs.report.dataset_sections import datasets_section, size_text
 from jobs.report.findings import Findings, find
@@ -253,7 +254,7 @@ def _figures(findings: Findings, config: ReportConfig) -> Markup:
                 figures.append((f"{value:.1f} %", f"R@1 {name}" + (f", chance {guess:.2f} %" if guess else "")))
     if findings.timings:
         total = sum(step.seconds for step in findings.timings)
-        figures.append((f"{int(total // 60)}:{int(total % 60):02d} min", "for all steps"))
+        figures.append((duration_text(total), "for all steps"))
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for value, name in figures), class_="figures")
 
 

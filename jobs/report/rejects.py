@@ -36,7 +36,7 @@ REASONS: Mapping[str, str] = {
     "duplicate": "another item has the same picture, or nearly the same one",
     "missing_field": "a field is absent",
     "remote_media": "the media is a web address, which is not fetched here",
-    "filtered": "a transform left it out",
+    "filtered": "left out on purpose, by a transform or by the format's own rule",
     "unsupported": "a form that this source does not read",
 }
 MOST_EXAMPLES = 40  # rows shown of all datasets together; all are in rejects.parquet
@@ -175,7 +175,7 @@ def rejects_section(files: Sequence[RejectFile]) -> Markup:
             class_="lead",
         ),
         tally,
-        table(("raw id", "dataset", "level", "reason", "detail"), rows, label="Rejects", class_="stack"),
+        table(("raw id", "dataset", "level", "reason", "detail"), rows, label="Rejects", class_="stack rejects"),
         tag("p", f"… and {rest:,} more in rejects.parquet.", class_="quiet") if rest else None,
         id="rejects",
     )

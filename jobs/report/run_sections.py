@@ -60,7 +60,7 @@ def recall_section(evaluations: Sequence[Evaluation]) -> Markup:
     tables = []
     for direction, name in DIRECTIONS.items():
         rows: list[tuple[str | Markup, ...]] = [
-            ("Chance", *(_percent(evaluations[0].chance.get(f"{direction}_r{depth}")) for depth in DEPTHS))
+            ("Chance", *_recalls(evaluations[0].chance, direction, class_="bar chance"))
         ]
         for evaluation in evaluations:
             if evaluation.cosine:
@@ -81,7 +81,7 @@ def recall_section(evaluations: Sequence[Evaluation]) -> Markup:
         tag(
             "p",
             f"Share of queries, in percent, whose true answer is among the first 1, 5 or 10 of "
-            f"{facts.get('images', '?')} pictures or {facts.get('texts', '?')} captions, none of them seen in training.",
+            f"{facts.get('images', '?')} pictures or {facts.get('texts', '?')} captions.",
             class_="lead",
         ),
         tag("div", *tables, class_="pair"),
@@ -179,15 +179,13 @@ def _shelf(retrieval: Retrieval, locator: Locator) -> Markup:
     )
 
 
-def _recalls(metrics: Mapping[str, float], direction: Direction) -> list[Markup]:
-    return [
-        _bar(_percent(metrics.get(f"{direction}_r{depth}")), metrics.get(f"{direction}_r{depth}", 0.0))
-        for depth in DEPTHS
-    ]
+def _recalls(metrics: Mapping[str, float], direction: Direction, *, class_: str = "bar") -> list[Markup]:
+    values = [metrics.get(f"{direction}_r{depth}") for depth in DEPTHS]
+    return [_bar(_percent(value), value or 0.0, class_=class_) for value in values]
 
 
-def _bar(text: str, share: float) -> Markup:
-    return tag("span", text, class_="bar", style=f"--share:{min(100.0, max(0.0, share)):.1f}%")
+def _bar(text: str, share: float, *, class_: str = "bar") -> Markup:
+    return tag("span", text, class_=class_, style=f"--share:{min(100.0, max(0.0, share)):.1f}%")
 
 
 def _percent(value: float | None) -> str:

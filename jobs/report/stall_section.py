@@ -59,7 +59,7 @@ def _table(seconds: Mapping[str, float], workers: int) -> Markup:
         for stage, name in LOADER_STAGES.items()
         if stage in seconds
     ]
-    return table(("", "ms per step", "share of its time"), rows, label="Time per step", class_="numbers")
+    return table(("", "ms per step", "share of its time"), rows, label="Time per step", class_="numbers few")
 
 
 def _cells(seconds: float, whole: float) -> tuple[str, str]:

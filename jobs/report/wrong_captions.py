@@ -70,7 +70,7 @@ def _swapped(swaps: Sequence[SwappedCaption], annotations: Sequence[Annotation])
                 clipped(annotation_text(annotations[each.annotation]), _LONGEST), clipped(each.text, _LONGEST)
             ),
             " ",
-            tag("span", each.kind.replace("_", " "), class_="quiet"),
+            tag("span", each.kind.replace("_", " "), class_="verdict open"),
         )
         for each in shown[:MOST_WRONG]
     ]

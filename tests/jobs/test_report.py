@@ -417,7 +417,10 @@ def test_the_ablation_is_told_as_measured_whatever_it_says(
     text = page.read_text()
     assert says in text
     assert "70 steps of vicha_small" in text
-    assert f"{sum(better) / 2:.1f} [{min(better):.1f} to {max(better):.1f}]" in text
+    seen = re.sub(r"<[^>]+>", "", text)
+    assert f"{sum(better) / 2:.1f} [{min(better):.1f} to {max(better):.1f}]" in seen
+    gains = better[0] - 40.0, better[1] - 41.0
+    assert f"[{min(gains):+.1f} to {max(gains):+.1f}]".replace("-", "−") in seen
 
 
 def test_a_file_that_is_no_ablation_is_refused(tmp_path: Path) -> None:
