@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, field_validator
 
 from pipelines.foreign_samples import ForeignColumns, SampleReader, annotation_count, read_samples
 from pipelines.source import Target
+from pipelines.unpacking import LONGEST_MARK, packing_of
 from shards.config import Config, digest
 from shards.errors import BudgetError, DatasetError, InputError
 from shards.foreign import ForeignTar, look_at, place_of
@@ -127,6 +128,7 @@ def index_tar(config: IndexConfig, unit: TarUnit) -> UnitReport:
     """Write the headers and the index of one tar and commit them, or find that somebody already has.
 
     Raises:
+        InputError: the tar is compressed.
         DatasetError: the tar is cut off or damaged and `cut` does not keep such, it changed meanwhile, or another attempt
             committed other bytes.
     """
@@ -156,6 +158,8 @@ def index_tar(config: IndexConfig, unit: TarUnit) -> UnitReport:
         for sample in read_samples(walk, checksums=config.checksums):
             samples += 1
             if isinstance(sample, Loss):
+                if sample.offset == 0:
+                    _refuse_packed(unit)
                 writer.reject(_named(sample, unit, config.cut))
                 continue
             annotations += annotation_count(sample, config.columns)
@@ -285,6 +289,17 @@ def _labels(addresses: Sequence[str]) -> list[str]:
     if len(set(bases)) == len(bases):
         return bases
     return [f"tar{number:05d}" for number in range(len(bases))]
+
+
+def _refuse_packed(unit: TarUnit) -> None:
+    """Stop at a tar that was packed as a whole. Raises `InputError`."""
+    folder, name = place_of(unit.address)
+    with folder.open_read(name) as tar:
+        packing = packing_of(tar.read(LONGEST_MARK))
+    if packing is not None:
+        raise InputError(
+            f"shards: {unit.address} is compressed ({packing}), and tars are read from their middle where they lie; unpack it"
+        )
 
 
 def _named(loss: Loss, unit: TarUnit, cut: Literal["refuse", "keep"]) -> Reject:

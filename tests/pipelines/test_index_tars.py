@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -457,6 +458,14 @@ def test_sounds_and_several_pictures_are_media_like_any_other(
     assert (sound.media[0].kind, sound.media[0].sample_rate, sound.payload["wav"]) == ("audio", 8000, _tone(0.5))
     assert indexed().index(0).duration_s[0] == pytest.approx(0.5)
     assert dict(pair.payload) == {"0.jpg": picture(1), "1.png": _png()}
+
+
+@pytest.mark.parametrize("cut", ["refuse", "keep"])
+def test_a_tar_that_was_compressed_is_said_to_be(cut: str, tmp_path: Path, index: Callable[..., Card]) -> None:
+    packed = tmp_path / "a.tar.gz"
+    packed.write_bytes(gzip.compress(write_tar(tmp_path / "a.tar", captioned(1)).read_bytes()))
+    with pytest.raises(InputError, match=r"a\.tar\.gz is compressed \(gzip\).*; unpack it"):
+        index(packed, cut=cut)
 
 
 def own_tar(folder: Path, *records: Record) -> Path:
