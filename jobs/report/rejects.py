@@ -36,7 +36,7 @@ REASONS: Mapping[str, str] = {
     "duplicate": "another item has the same picture, or nearly the same one",
     "missing_field": "a field is absent",
     "remote_media": "the media is a web address, which is not fetched here",
-    "filtered": "left out on purpose, by a transform or by the format's own rule",
+    "filtered": "left out on purpose",
     "unsupported": "a form that this source does not read",
 }
 MOST_EXAMPLES = 40  # rows shown of all datasets together; all are in rejects.parquet
