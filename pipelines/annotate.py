@@ -59,7 +59,7 @@ class AnnotateConfig(Config):
         """The same config with local paths that hold in any process, and a media folder that nothing is read from."""
         source = {"media": self.dataset, **self.source}
         source = load_source_config(source).placed(source)
-        dataset = self.dataset if "://" in self.dataset else os.path.abspath(self.dataset)
+        dataset = self.dataset if "://" in self.dataset else os.path.abspath(os.path.expanduser(self.dataset))
         return self.model_copy(update={"source": source, "dataset": dataset})
 
     def source_config(self) -> SourceConfig:

@@ -67,7 +67,7 @@ class ConvertConfig(Config):
     def absolute(self) -> ConvertConfig:
         """The same config with local paths that hold in any process, whatever folder it runs in."""
         source = load_source_config(self.source).placed(self.source)
-        output = self.output if "://" in self.output else os.path.abspath(self.output)
+        output = self.output if "://" in self.output else os.path.abspath(os.path.expanduser(self.output))
         return self.model_copy(update={"source": source, "output": output})
 
     def target(self) -> Target:

@@ -16,7 +16,10 @@ from pipelines.raw_text import read_rows
 from shards.errors import InputError
 
 ENDINGS = {
-    "video": (".mp4", ".webm", ".mkv", ".avi", ".mov", ".flv", ".mpg", ".mpeg", ".wmv", ".m4v", ".3gp", ".ts", ".gif"),
+    "video": (
+        *(".mp4", ".webm", ".mkv", ".avi", ".mov", ".flv", ".mpg", ".mpeg", ".wmv", ".m4v", ".3gp", ".ts", ".m2ts"),
+        *(".mts", ".vob", ".asf", ".ogv", ".gif"),
+    ),
     "audio": (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".mp4", ".webm", ".mkv"),
 }  # the first is what a file is called that is not there
 

@@ -39,10 +39,10 @@ def folder_of(path: str) -> Path:
 
 
 def located(path: str) -> str:
-    """The absolute path of a raw file; of a zip with one file inside, of that file. Addresses stay as they are."""
+    """The absolute path of a raw file, `~` spelt out; of a zip with one file inside, of that file. Addresses stay as they are."""
     if "://" in path:
         return path
-    absolute = os.path.abspath(path)
+    absolute = os.path.abspath(os.path.expanduser(path))
     if not os.path.isfile(absolute) or not zipfile.is_zipfile(absolute):
         return absolute
     with zipfile.ZipFile(absolute) as archive:

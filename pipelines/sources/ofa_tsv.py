@@ -25,6 +25,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from pipelines.boxes import BoxedConfig
 from pipelines.drafts import Draft, DraftedSource, Place, PlainPlace, folder_check
 from pipelines.grouping import Repeats, grouped
+from pipelines.listed_media import ENDINGS
 from pipelines.media_folder import MediaFolder, is_remote
 from pipelines.ofa_columns import COLUMN_NAMES, LAYOUTS, Layout, OfaTask, pretrain_kind, tasks_with
 from pipelines.packed import folder_of, lines_of, open_raw, read_slice
@@ -38,9 +39,10 @@ from shards.records import MediaKind
 
 KEY = "source.annotations"
 _SPLIT = re.compile(r"(train|valid|val|testA|testB|testdev|test|dev)(?![a-z])")
-_ENDINGS: Mapping[str, MediaKind] = {
-    **dict.fromkeys((".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".flv"), "video"),
-    **dict.fromkeys((".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus"), "audio"),
+_KINDS: Mapping[str, MediaKind] = {
+    **dict.fromkeys(ENDINGS["audio"], "audio"),
+    **dict.fromkeys(ENDINGS["video"], "video"),  # also of `.mp4`, which may be either
+    ".gif": "image",
 }
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 _SHORTEST_PICTURE = 40  # characters of base64; less is no picture, but may look like base64 as any word does
@@ -196,7 +198,7 @@ def _pictured(row: _Row) -> Draft:
         draft.problem = ("remote_media", f"{where}: URLs are not fetched")
     else:
         ending = PurePosixPath(picture).suffix.lower()
-        draft.media.append(Place(kind=_ENDINGS.get(ending, "image"), file=picture))
+        draft.media.append(Place(kind=_KINDS.get(ending, "image"), file=picture))
     return draft
 
 

@@ -161,3 +161,12 @@ def test_unknown_kinds_and_keys_name_the_nearest(config: ConvertConfig) -> None:
     with pytest.raises(InputError, match="holds no item"):
         Path(config.source["annotations"]).write_text("image,caption\n")
         plan_units(config)
+
+
+def test_a_tilde_is_the_home_of_whoever_runs_it_and_no_folder_of_that_name(
+    config: ConvertConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = {**config.source, "annotations": "~/x.token", "media": "~/photos"}
+    written = config.model_copy(update={"source": source, "output": "~/out"}).absolute()
+    assert written == config.absolute()

@@ -169,13 +169,21 @@ def test_paths_lead_into_the_media_folder_and_not_out_of_it(table: Table, photos
 
 
 def test_clips_and_sounds_are_told_by_their_ending(table: Table, tmp_path: Path) -> None:
-    for name in ("a.mp4", "b.wav", "c.png"):
+    wanted = {
+        "a.mp4": "video",
+        "b.wav": "audio",
+        "c.png": "image",
+        "d.MPG": "video",
+        "e.aac": "audio",
+        "f.gif": "image",
+    }
+    for name in wanted:
         (tmp_path / name).write_bytes(b"x")
-    file = table(*((name, name, "text", "", name) for name in ("a.mp4", "b.wav", "c.png")))
+    file = table(*((name, name, "text", "", name) for name in wanted))
     target = Target(dataset="d", split="s", records_per_shard=10, max_pixels=10**6)
     source, _ = load_source(spec(file, "caption"), target=target)
     kinds = {item["id"]: item["media"][0].get("kind", "image") for unit in source.units() for item in unit.items}
-    assert kinds == {"a.mp4": "video", "b.wav": "audio", "c.png": "image"}
+    assert kinds == wanted
 
 
 def test_a_unit_carries_no_picture(table: Table, encoded: Callable[..., bytes]) -> None:
