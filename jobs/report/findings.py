@@ -183,9 +183,13 @@ def find(datasets: Sequence[str], runs: Sequence[str]) -> Findings:
             if (folder / "summary.json").is_file():
                 agreements |= read_agreement(folder / "summary.json")
         if before == len(opened) + len(found_runs) + len(evaluations):
+            said = (
+                "holds no dataset.json, metrics.jsonl or scores.json"
+                if Path(name).is_dir()
+                else "there is no such folder"
+            )
             raise InputError(
-                f"{name}: holds no dataset.json, metrics.jsonl or scores.json; "
-                "name a run folder, a folder of an evaluation, or one that holds such folders"
+                f"{name}: {said}; name a run folder, a folder of an evaluation, or one that holds such folders"
             )
     ordered = tuple(sorted(found_runs, key=lambda run: (run.config.get("init") is not None, str(run.path))))
     return Findings(

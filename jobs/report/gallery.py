@@ -70,7 +70,9 @@ def gallery_section(
     if not cards:
         return None
     named = f"{dataset.card.name} · {dataset.card.split}"
-    told = f"{len(cards)} of the {len(dataset):,} records of {named}"
+    whole = "The one record" if len(cards) == 1 else f"All {len(cards):,} records"
+    share = whole if len(cards) == len(dataset) else f"{len(cards)} of the {len(dataset):,} records"
+    told = f"{share} of {named}"
     told += f" that have annotations of the column {column}" if column is not None else ""
     every = max(1, len(dataset) // len(cards))
     told += f", spread evenly: one in {every:,}." if every > 1 else "."

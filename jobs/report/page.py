@@ -28,7 +28,7 @@ from jobs.report.run_sections import curves_section, recall_section, retrievals_
 from jobs.report.search_section import SCRIPT, search_section
 from jobs.report.soundness import look_for_damage, soundness_section
 from jobs.report.stall_section import stall_section
-from jobs.report.task_sections import task_section
+from jobs.report.task_sections import headline, task_section
 from shards.annotations import read_ledger
 from shards.config import Config, digest
 from shards.errors import ConfigError, InputError
@@ -121,7 +121,7 @@ def build_page(findings: Findings, config: ReportConfig) -> str:
         tag("p", "Ostraka", class_="mark"),
         tag("h1", title),
         tag("p", "About ", tag("code", ", ".join(findings.sources)), f", {written:%-d %B %Y}.", class_="quiet"),
-        _figures(findings, config),
+        _figures(findings),
     )
     body = tag(
         "body",
@@ -235,8 +235,8 @@ def _about_data(findings: Findings, config: ReportConfig) -> Iterator[Markup | N
     yield _configs(findings, config)
 
 
-def _figures(findings: Findings, config: ReportConfig) -> Markup:
-    """The few numbers that a reader looks for first."""
+def _figures(findings: Findings) -> Markup | None:
+    """The few numbers that a reader looks for first; None where nothing was counted or scored."""
     figures: list[tuple[str, str]] = []
     if findings.datasets:
         cards = [dataset.card for dataset in findings.datasets]
@@ -252,9 +252,12 @@ def _figures(findings: Findings, config: ReportConfig) -> Markup:
             if (value := best.metrics.get(f"{direction}_r1")) is not None:
                 guess = best.chance.get(f"{direction}_r1")
                 figures.append((f"{value:.1f} %", f"R@1 {name}" + (f", chance {guess:.2f} %" if guess else "")))
+    figures += [figure for evaluation in findings.task_evaluations if (figure := headline(evaluation)) is not None]
     if findings.timings:
         total = sum(step.seconds for step in findings.timings)
         figures.append((duration_text(total), "for all steps"))
+    if not figures:
+        return None
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for value, name in figures), class_="figures")
 
 

@@ -73,6 +73,16 @@ def task_section(evaluation: Evaluation, locator: Locator, *, count: int, name: 
     )
 
 
+def headline(evaluation: Evaluation) -> tuple[str, str] | None:
+    """The first score of an evaluation and what it is, beside the best guess without looking; None where it has none."""
+    first = next((name for name in evaluation.metrics if name not in GUESSES), None)
+    if first is None:
+        return None
+    guess = max((value for name, value in evaluation.metrics.items() if name in GUESSES), default=None)
+    said = f"{SAID.get(first, first.replace('_', ' '))}, {evaluation.title}"
+    return f"{evaluation.metrics[first]:.1f} %", said if guess is None else f"{said}; by guessing {guess:.1f} %"
+
+
 def choose_examples(evaluation: Evaluation, count: int) -> list[Examples]:
     """Choose up to `count` right and `count` wrong predictions, spread evenly over the file, the same ones each time.
 

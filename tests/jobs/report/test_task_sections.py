@@ -17,6 +17,7 @@ from jobs.report.findings import Evaluation, find, read_evaluation
 from jobs.report.heat import PEAK, heat_layer, heat_pixels, painted
 from jobs.report.page import ReportConfig, build_page
 from jobs.report.task_sections import choose_examples, task_section, verdict_of
+from shards.errors import InputError
 from shards.reader import Dataset
 from shards.records import Grounding
 from tests.askable import annotated, captions, hypotheses, questions, statements
@@ -202,3 +203,28 @@ def test_a_page_of_both_kinds_of_evaluation_keeps_them_apart(
     assert page.count("<h2>Retrieval</h2>") == 1
     assert page.count("Answers to questions · Vqa") == 1
     assert "Vqa, re-ranked" not in page
+
+
+def test_a_page_of_answers_alone_begins_with_their_score_and_the_best_guess(
+    tmp_path: Path, annotated: Callable[..., Dataset], evaluation: Callable[..., Evaluation]
+) -> None:
+    scores = {"constant": 24.0, "vqa_accuracy": 47.5, "constant_by_type": 34.1}
+    evaluation("vqa", annotated("questions", questions()), ranked, metrics=scores)
+    run = str(tmp_path / "evaluations")
+    page = build_page(find((), (run,)), ReportConfig(run=run))
+    assert "<dt>accuracy, Vqa; by guessing 34.1 %</dt><dd>47.5 %</dd>" in page
+
+
+def test_a_page_that_has_no_figures_has_no_frame_for_them(
+    tmp_path: Path, annotated: Callable[..., Dataset], evaluation: Callable[..., Evaluation]
+) -> None:
+    evaluation("vqa", annotated("questions", questions()), ranked, metrics={})
+    run = str(tmp_path / "evaluations")
+    assert 'class="figures"' not in build_page(find((), (run,)), ReportConfig(run=run))
+
+
+def test_a_run_that_is_nowhere_is_told_from_a_folder_of_other_things(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: there is no such folder"):
+        find((), (str(tmp_path / "nowhere"),))
+    with pytest.raises(InputError, match="holds no dataset.json"):
+        find((), (str(tmp_path),))
