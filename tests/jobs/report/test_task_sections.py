@@ -226,5 +226,5 @@ def test_a_page_that_has_no_figures_has_no_frame_for_them(
 def test_a_run_that_is_nowhere_is_told_from_a_folder_of_other_things(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: there is no such folder"):
         find((), (str(tmp_path / "nowhere"),))
-    with pytest.raises(InputError, match="holds no dataset.json"):
+    with pytest.raises(InputError, match=r"holds no dataset\.json"):
         find((), (str(tmp_path),))
