@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from pipelines.raw_text import printable, read_rows, read_text
 from shards.errors import InputError
 from shards.media import MediaProblem
 from shards.records import Label
+
+_SYNSET = re.compile(r"n\d{8}")  # WordNet's number of a noun, as ImageNet names its folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ def read_labels(path: str, classes: ClassNames | None) -> Iterator[tuple[str, st
     """Read pictures and the folder names of their classes, in the order of the file.
 
     A CSV is one of the ImageNet challenge on Kaggle: `ImageId,PredictionString`, the class before its boxes. Any other file has
-    lines of `<picture> <class>`, the class by its folder name or by its index.
+    lines of `<picture> <class>`, the class by its folder name or by its index; or of the class alone, by its folder name, in the
+    order of ImageNet's validation pictures (`imagenet_2012_validation_synset_labels.txt`).
 
     Raises:
         InputError: it is no such list, or has indices and `classes` does not say of what.
@@ -75,6 +79,8 @@ def read_labels(path: str, classes: ClassNames | None) -> Iterator[tuple[str, st
     folders = list(classes.names) if classes else []
     for number, line in enumerate(_lines(path, key="source.labels"), start=1):
         picture, _, label = line.rpartition("\t" if "\t" in line else " ")
+        if not picture and _SYNSET.fullmatch(label):
+            picture = f"ILSVRC2012_val_{number:08d}"
         if not picture:
             raise InputError(
                 f"source.labels: {path}, line {number} has no picture beside {printable(label)[:40]!r}; give lines of "

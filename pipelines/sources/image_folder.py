@@ -35,7 +35,8 @@ class Config(SourceConfig):
     media: str
     """The folder that holds a folder for each class, or with `labels` the pictures."""
     labels: str | None = None
-    """A list of pictures and their classes: `LOC_val_solution.csv`, or lines of `<picture> <class or index>`."""
+    """A list of pictures and their classes: `LOC_val_solution.csv`, `imagenet_2012_validation_synset_labels.txt`, or lines of
+    `<picture> <class or index>`."""
 
 
 def build(config: Config, target: Target) -> Source:

@@ -6,6 +6,9 @@ source.kind=ofa_tsv source.annotations=mine.tsv source.columns.id=0 source.colum
 Rows of one picture become one record with all their annotations, however far apart they stand; a picture inside the file is
 read by its byte offset when its record is made. The files have columns of their own for every task (`pipelines/ofa_columns.py`);
 `columns` moves them, or alone says which task it is. Answers keep the file's confidence as their weight.
+
+OFA's own `vqa_train.tsv` and `vqa_val.tsv` give all questions of a picture the picture's number as their id; such questions get
+ids such as `221282.1`. The answers of its `vqa_test.tsv` are made up.
 """
 
 from __future__ import annotations
@@ -124,7 +127,7 @@ def _drafts(config: Config) -> Iterator[Draft]:
     if "image" not in columns:
         for number, cells, _ in _rows(config):
             draft = Draft(id=printable(_id(number, cells)), stem=numbered_stem(number))
-            _annotate(draft, number, cells, layout)
+            _annotate(draft, number, cells, layout, id=draft.id)
             yield draft
         return
     repeats = (
@@ -134,15 +137,19 @@ def _drafts(config: Config) -> Iterator[Draft]:
         if repeats is not None and not repeats.is_settled:
             repeats.settle(lambda: (_id(number, cells) for number, cells, _ in _rows(config)))
         draft = _pictured(rows[0])
+        asked: dict[str, list[str]] = {}  # under an id, about this picture
         for number, cells, picture in rows:
-            id = _id(number, cells)
+            id, question = _id(number, cells), cells.get("question", "").strip()
             if _content(picture) != _content(rows[0][2]):
                 detail = f"line {number} shows another picture under the image id {draft.id}"
                 draft.refuse(id, "duplicate_id", detail)
-            elif repeats is not None and repeats.is_repeat(id, number - 1):
+            elif repeats is None:
+                _annotate(draft, number, cells, layout, id=id)
+            elif repeats.is_repeat(id, number - 1) and (id not in asked or question in asked[id]):
                 draft.refuse(id, "duplicate_id", f"line {number} repeats the id of an earlier question")
             else:
-                _annotate(draft, number, cells, layout)
+                _annotate(draft, number, cells, layout, id=f"{id}.{len(asked[id])}" if id in asked else id)
+                asked.setdefault(id, []).append(question)
         yield draft
 
 
@@ -202,9 +209,8 @@ def _pictured(row: _Row) -> Draft:
     return draft
 
 
-def _annotate(draft: Draft, number: int, cells: Mapping[str, str], layout: Layout) -> None:
+def _annotate(draft: Draft, number: int, cells: Mapping[str, str], layout: Layout, *, id: str) -> None:
     where = f"line {number}"
-    id = _id(number, cells)
     with draft.refusing(id):
         lacking = layout.essential - cells.keys() - {"image"}
         if lacking:

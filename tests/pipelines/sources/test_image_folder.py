@@ -104,6 +104,21 @@ def test_validation_pictures_in_one_folder_have_their_classes_from_a_list(
     assert [record.origin.file for record in done.dataset.records()] == ["v_2.JPEG", "v_1.JPEG"]
 
 
+def test_a_list_of_synsets_alone_is_in_the_order_of_the_validation_pictures(
+    convert: Any, put: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "synset_words.txt").write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n")
+    (tmp_path / "synset_labels.txt").write_text("n01443537\nn01440764\n")
+    spec = {**put("ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG")}
+    spec |= {
+        key: str(tmp_path / f"synset_{name}.txt") for key, name in (("annotations", "words"), ("labels", "labels"))
+    }
+    assert labels(convert(spec)) == {
+        "ILSVRC2012_val_00000001": ("goldfish", 1),
+        "ILSVRC2012_val_00000002": ("tench, Tinca tinca", 0),
+    }
+
+
 def test_a_list_may_name_pictures_in_class_folders_and_its_flaws_are_rejects(
     convert: Any, put: Any, synsets: str, tmp_path: Path
 ) -> None:

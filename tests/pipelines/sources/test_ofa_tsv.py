@@ -123,6 +123,23 @@ def test_rows_of_one_image_id_become_one_record(table: Table, encoded: Callable[
     assert [annotation.id for annotation in annotations_of(done.dataset)] == ["1", "3.0", "3.1", "2"]
 
 
+def test_questions_that_share_the_id_of_their_picture_are_told_apart(
+    table: Table, encoded: Callable[..., bytes], convert: Any
+) -> None:
+    file = table(
+        ("77", "77", "what is it?", "1.0|!+dog", "", encoded(10)),
+        ("77", "77", "how many?", "1.0|!+2", "", encoded(10)),
+        ("77", "77", "what is it?", "1.0|!+cat", "", encoded(10)),
+        ("77", "78", "whose?", "1.0|!+mine", "", encoded(20)),
+        ("79", "78", "whose?", "1.0|!+mine", "", encoded(20)),
+    )
+    done = convert(spec(file, "vqa"))
+    found = {annotation.id: annotation.question for annotation in annotations_of(done.dataset)}  # type: ignore[union-attr]
+    assert found == {"77": "what is it?", "77.1": "how many?", "79": "whose?"}
+    refused = [reject.detail for reject in done.rejects]
+    assert refused == [f"line {number} repeats the id of an earlier question" for number in (3, 4)]
+
+
 def test_another_picture_under_a_known_image_id_is_refused(
     table: Table, encoded: Callable[..., bytes], convert: Any
 ) -> None:
