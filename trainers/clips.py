@@ -1,8 +1,9 @@
 """Frames of a clip, exactly: whatever its rate does, however its groups of pictures are ordered, wherever it was cut.
 
 The table of presentation times is read from the packets first (milliseconds), frames are addressed by it, and decoding seeks
-to the key frame before what is wanted. PyAV is the default because it is exact on every kind of file that was tried;
-torchcodec is as exact and can be chosen; decord is offered for those who know that their files are plain ones: it is off by
+to the key frame before what is wanted. Where a file cannot be sought in exactly (transport streams), or holds no presentation
+times (AVI), it is decoded from its beginning instead. PyAV is the default because it is exact on every kind of file that was tried;
+torchcodec is as exact on all but AVI, which it is not given; decord is offered for those who know that their files are plain ones: it is off by
 one on open groups of pictures and wrong on files cut without re-encoding.
 """
 
@@ -25,7 +26,7 @@ from trainers.decode import MAX_PIXELS, DecodeError
 
 Backend = Literal["pyav", "torchcodec", "decord"]
 
-_SEEK_AHEAD_S = 2.0  # a wanted frame further ahead than about one group of pictures is worth a seek
+_WORTH_A_SEEK = 8  # frames that need not be decoded, where a key frame lies between the last wanted frame and the next
 
 
 class Clip(Protocol):
@@ -63,12 +64,12 @@ class PyavClip:
     """Exact on constant and variable rates, B-frames, open groups of pictures, edit lists and every codec of FFmpeg."""
 
     def __init__(self, data: bytes) -> None:
-        container = container_of(data)
-        check_whole(data, container)
-        self._container = open_container(data, container)
-        self._stream = picture_stream(self._container, container, max_pixels=MAX_PIXELS)
-        # Sorted, because packets lie in decoding order; those that an edit list cuts away are marked.
-        self._stamps, self._keys = self._table()
+        self._data = data
+        self._format = container_of(data)
+        check_whole(data, self._format)
+        self._container, self._stream = self._opened()
+        self._stamps, self._keys, self._has_times = self._table()
+        self._numbers = {stamp: number for number, stamp in enumerate(self._stamps)}
 
     @property
     def times(self) -> Sequence[float]:
@@ -81,59 +82,95 @@ class PyavClip:
     @property
     def key_frames(self) -> list[int]:
         """Numbers of the frames that decode by themselves: the cheap ones to take."""
-        return [self._stamps.index(stamp) for stamp in self._keys]
+        return [self._numbers[stamp] for stamp in self._keys]
 
     def frames(self, numbers: Sequence[int]) -> Tensor:
         import av
 
-        wanted = sorted({self._stamps[_checked(number, len(self._stamps))] for number in numbers})
+        wanted = sorted({_checked(number, len(self._stamps)) for number in numbers})
         found: dict[int, Tensor] = {}
         try:
-            self._decode(wanted, found)
+            if self._has_times:
+                self._seek_out(wanted, found)
+            self._go_through([number for number in wanted if number not in found], found)
         except av.FFmpegError as problem:
             raise DecodeError(f"its frames cannot be decoded ({problem})") from problem
-        if missing := [stamp for stamp in wanted if stamp not in found]:
-            raise DecodeError(f"frame {self._stamps.index(missing[0])} of {len(self._stamps)} cannot be decoded")
-        return torch.stack([found[self._stamps[number]] for number in numbers])
+        if missing := [number for number in wanted if number not in found]:
+            raise DecodeError(f"frame {missing[0]} of {len(self._stamps)} cannot be decoded")
+        return torch.stack([found[number] for number in numbers])
 
-    def _table(self) -> tuple[list[int], list[int]]:
+    def _opened(self) -> tuple[Any, Any]:
+        opened = open_container(self._data, self._format)
+        return opened, picture_stream(opened, self._format, max_pixels=MAX_PIXELS)
+
+    def _table(self) -> tuple[list[int], list[int], bool]:
+        """The times of all frames and of the key frames, ascending, and whether a decoded frame can be told by its own."""
         import av
 
         stamps: list[int] = []
         keys: list[int] = []
+        # AVI has no presentation times. FFmpeg makes them up, and not always as it will number the decoded frames.
+        has_times = self._format.format != "avi"
         try:
             for packet in self._container.demux(self._stream):
-                if packet.size and packet.pts is not None and not packet.is_discard:
-                    stamps.append(packet.pts)
-                    if packet.is_keyframe:
-                        keys.append(packet.pts)
+                if not packet.size or packet.is_discard:  # the end, or what an edit list cuts away
+                    continue
+                has_times = has_times and packet.pts is not None
+                stamp = packet.pts if packet.pts is not None else packet.dts
+                if stamp is None:
+                    raise DecodeError(f"its frame {len(stamps)} has no time; convert the clip to MP4")
+                stamps.append(stamp)
+                if packet.is_keyframe:
+                    keys.append(stamp)
         except av.FFmpegError as problem:
             raise DecodeError(f"it breaks off behind frame {len(stamps)} ({problem})") from problem
         if not stamps:
             raise DecodeError("the clip holds no frames with a time")
-        return sorted(stamps), sorted(keys)
+        # Sorted, because packets lie in decoding order.
+        return sorted(stamps), sorted(keys), has_times and len(set(stamps)) == len(stamps)
 
-    def _decode(self, wanted: list[int], found: dict[int, Tensor]) -> None:
-        """Seek to each wanted frame that lies far ahead, and decode on to those that are near."""
-        ahead = int(_SEEK_AHEAD_S / self._stream.time_base)
+    def _seek_out(self, wanted: Sequence[int], found: dict[int, Tensor]) -> None:
+        """Decode each wanted frame from the key frame before it, as far as seeking leads there."""
         place = 0
         while place < len(wanted):
-            self._container.seek(wanted[place], stream=self._stream, backward=True)
+            key = self._key_before(wanted[place])
+            self._container.seek(self._stamps[key], stream=self._stream, backward=True)
             before = place
             for frame in self._container.decode(self._stream):
-                if frame.pts is None:
+                if frame.pts is None or frame.pts < self._stamps[wanted[place]]:
                     continue
-                while place < len(wanted) and frame.pts >= wanted[place]:
-                    found[wanted[place]] = _displayed(frame)
-                    place += 1
-                if place == len(wanted) or wanted[place] - frame.pts > ahead:
+                if frame.pts > self._stamps[wanted[place]]:  # the seek led too far
+                    break
+                found[wanted[place]] = _displayed(frame)
+                place += 1
+                if place == len(wanted) or self._key_before(wanted[place]) - wanted[place - 1] > _WORTH_A_SEEK:
                     break
             if place == before:
-                return  # the seek led nowhere; the caller says which frame is missing
+                return
+
+    def _key_before(self, number: int) -> int:
+        """The number of the last key frame up to a frame; 0 where there is none, as in a clip cut behind it."""
+        place = bisect.bisect_right(self._keys, self._stamps[number])
+        return self._numbers[self._keys[place - 1]] if place else 0
+
+    def _go_through(self, wanted: Sequence[int], found: dict[int, Tensor]) -> None:
+        """Decode from the beginning of the file until every wanted frame is there."""
+        left = set(wanted)
+        if not left:
+            return
+        opened, stream = self._opened()
+        with opened:
+            for place, frame in enumerate(opened.decode(stream)):
+                number = self._numbers.get(frame.pts, -1) if self._has_times else place
+                if number in left:
+                    found[number] = _displayed(frame)
+                    left.remove(number)
+                    if not left:
+                        return
 
 
 class TorchcodecClip:
-    """As exact as PyAV in its exact mode; needs FFmpeg's shared libraries (4 to 8)."""
+    """As exact as PyAV in its exact mode, AVI left out; needs FFmpeg's shared libraries (4 to 8)."""
 
     def __init__(self, data: bytes) -> None:
         try:
@@ -142,6 +179,10 @@ class TorchcodecClip:
             raise MissingLibraryError(
                 "backend=torchcodec needs torchcodec and FFmpeg's shared libraries: install ostraka[torchcodec] and ffmpeg"
             ) from problem
+        if container_of(data).format == "avi":
+            raise DecodeError(
+                "AVI holds no presentation times, and torchcodec gives other frames than are asked for; take backend=pyav"
+            )
         self._data = data
         try:
             self._decoder: Any = VideoDecoder(data, seek_mode="exact", num_ffmpeg_threads=1)
