@@ -2,9 +2,9 @@
 
 The table of presentation times is read from the packets first (milliseconds), frames are addressed by it, and decoding seeks
 to the key frame before what is wanted. Where a file cannot be sought in exactly (transport streams), or holds no presentation
-times (AVI), it is decoded from its beginning instead. PyAV is the default because it is exact on every kind of file that was tried;
-torchcodec is as exact on all but AVI, which it is not given; decord is offered for those who know that their files are plain ones: it is off by
-one on open groups of pictures and wrong on files cut without re-encoding.
+times (AVI), it is decoded from its beginning instead. PyAV is the default because it is exact on every kind of file that was
+tried; torchcodec is as exact on all but AVI, which it is not given, and can be chosen; decord is offered for those who know
+that their files are plain ones: it is off by one on open groups of pictures and wrong on files cut without re-encoding.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def test_torchcodec_is_not_given_files_of_which_it_shows_other_frames(clips: dic
     pytest.importorskip(
         "torchcodec", reason="the extra `torchcodec` is not installed", exc_type=(ImportError, RuntimeError)
     )  # type: ignore[arg-type]
-    with pytest.raises(DecodeError, match="AVI holds no presentation times.*backend=pyav"):
+    with pytest.raises(DecodeError, match=r"AVI holds no presentation times.*backend=pyav"):
         open_clip(clips["h264_avi"].read_bytes(), backend="torchcodec")
 
 
