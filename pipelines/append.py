@@ -7,19 +7,15 @@ been merged yet, so that a killed addition plans the same units again and goes o
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-import xxhash
-
 from pipelines.convert import ConvertConfig
+from pipelines.seen import Change, Recheck, Seen
 from pipelines.source import RawItem, Target, Unit
 from shards.errors import ConfigError, DatasetError
-from shards.index import read_index
-from shards.manifest import entries_of, read_card
+from shards.manifest import read_card
 from shards.rejects import FINAL_REASONS, settle
 from shards.storage import Storage
 from shards.stores import open_storage
@@ -60,16 +56,17 @@ def plan_addition(config: ConvertConfig, units: Sequence[Unit], add: Addition | 
         return Plan(units=units)
     digest = config.digest()
     base = _merged(storage, digest)
+    planned = {unit.id(digest) for unit in units}
     if add is None:
         # Units that an addition brought are no part of the plan of the whole input, and nothing is wrong with them.
-        planned = {unit.id(digest) for unit in units}
         additions = tuple(report.unit for report in base if report.unit not in planned)
         return Plan(units=units, earlier=additions if len(additions) == len(base) - len(planned) else ())
     target = config.target()
     every = (item for unit in units for item in unit.items)
     first = max((report.index for report in base), default=-1) + 1
     if add == "new":
-        added = list(target.slice(_unseen(every, Seen(storage, list(settle(base))), target), first_index=first))
+        unseen = _unseen(every, storage, base, target, unchanged=planned)
+        added = list(target.slice(unseen, first_index=first))
     else:
         again = target.slice(_mendable(every, base), first_index=first)
         added = [replace(unit, retry=True) for unit in again]
@@ -88,61 +85,48 @@ def _merged(storage: Storage, digest: str) -> list[UnitReport]:
     return base
 
 
-def _unseen(items: Iterable[RawItem], seen: Seen, target: Target) -> Iterator[RawItem]:
-    """The items that are neither a record nor a reject of the dataset."""
-    known = annotations = 0
+def _unseen(
+    items: Iterable[RawItem],
+    storage: Storage,
+    base: Sequence[UnitReport],
+    target: Target,
+    *,
+    unchanged: Collection[str],
+) -> Iterator[RawItem]:
+    """The items that are neither a record nor a reject of the dataset; warns of the others where they are not what they were."""
+    seen, recheck = Seen(storage, base), Recheck(base, unchanged=unchanged)
+    known = 0
     for item in items:
-        if seen.knows(item, target.key(item["stem"])):
+        units = seen.units_of(item, target.key(item["stem"]))
+        if units:
             known += 1
-            annotations += len(item.get("annotations", ())) + len(item.get("refused", ()))
+            recheck.pass_by(item, units, annotations=len(item.get("annotations", ())) + len(item.get("refused", ())))
         else:
             yield item
-    if known == seen.items and annotations != seen.annotations:
+    _tell(list(recheck.changes()), of=len(base))
+    gone = sum(report.raw_items for report in settle(base)) - known
+    if gone > 0:
+        logger.warning("%d raw items of the dataset are not in the raw files any more; their records stay", gone)
+
+
+def _tell(changes: Sequence[Change], *, of: int) -> None:
+    edited = [change for change in changes if change.items >= change.report.raw_items]
+    if edited:
         logger.warning(
-            "the raw items that the dataset holds already have %d annotations now, and had %d when they were converted; their "
-            "records stay as they are: attach the new ones with `annotate`, or convert everything to another `output`",
-            annotations,
-            seen.annotations,
+            "the raw items of %d of %d units are not what they were when they were converted, or stand in another order or place "
+            "(the first are those of %s); they had %d annotations and have %d now; their records stay as they are: attach new "
+            "annotations with `annotate`, and for everything else convert all to another `output`",
+            len(edited),
+            of,
+            edited[0].report.shard or f"unit {edited[0].report.unit}",
+            sum(change.report.raw_annotations for change in edited),
+            sum(change.annotations for change in edited),
         )
-    if known < seen.items:
+    if len(edited) < len(changes):
         logger.warning(
-            "%d raw items of the dataset are not in the raw files any more; their records stay", seen.items - known
+            "%d units miss raw items, so whether their others are what they were cannot be told",
+            len(changes) - len(edited),
         )
-
-
-class Seen:
-    """What some units hold already. Sixteen bytes a key, so that ten million of them still fit."""
-
-    def __init__(self, storage: Storage, base: Sequence[UnitReport]) -> None:
-        self.items = sum(report.raw_items for report in base)
-        self.annotations = sum(report.raw_annotations for report in base)
-        self._rejects = {reject.id for report in base for reject in report.rejects if reject.level == "item"}
-        pairs = [
-            _hashes(read_index(storage, entry.name, xxh3=entry.index_xxh3).keys) for entry in entries_of(base)
-        ] or [np.empty((0, 2), dtype=np.uint64)]
-        both = np.concatenate(pairs)
-        order = np.argsort(both[:, 0])
-        self._first, self._second = both[order, 0], both[order, 1]
-
-    def knows(self, item: RawItem, key: str) -> bool:
-        """Whether a raw item is a record, which has this key, or a reject."""
-        return item["id"] in self._rejects or self._has_key(key)
-
-    def _has_key(self, key: str) -> bool:
-        high, low = _pair(key)
-        place = int(np.searchsorted(self._first, np.uint64(high)))
-        # Should two keys of the dataset ever share the first half, one of them passes for new, and the merge refuses it aloud.
-        return place < len(self._first) and int(self._first[place]) == high and int(self._second[place]) == low
-
-
-def _hashes(keys: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """128 bits of each key, shape (keys, 2)."""
-    return np.array([_pair(key) for key in keys], dtype=np.uint64).reshape(len(keys), 2)
-
-
-def _pair(key: str) -> tuple[int, int]:
-    whole = xxhash.xxh3_128_intdigest(key.encode())
-    return whole >> 64, whole & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def _mendable(items: Iterable[RawItem], base: Sequence[UnitReport]) -> Iterator[RawItem]:

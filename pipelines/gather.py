@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from pipelines.append import Seen
 from pipelines.convert import ConvertConfig, source_of
+from pipelines.seen import Seen
 from pipelines.source import RawItem, Unit
 from shards.errors import DatasetError
 from shards.index import read_index
@@ -94,7 +94,7 @@ class _Claims:
             unit = next((unit for why, unit in rejects if why == reason or (reason is None and why != _REPEATED)), None)
         if unit is not None:
             self._items[unit].append((number, item))
-        elif self._others is not None and not self._others.knows(item, key):
+        elif self._others is not None and not self._others.units_of(item, key):
             self._unknown.append((number, item))
 
     def items_of(self, report: UnitReport) -> list[RawItem]:

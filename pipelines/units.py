@@ -33,13 +33,18 @@ class Unit:
 
     def id(self, config_digest: str) -> str:
         """The name of this unit under a config: a hash of its input and the config, never of the attempt."""
-        again = {"retry": True} if self.retry else {}
-        return digest({"config": config_digest, "index": self.index, "items": self._content(), **again})
+        return unit_id(config_digest, index=self.index, content=self._content(), retry=self.retry)
 
     def _content(self) -> str:
         """A hash over all items in their order; those of a plan know theirs."""
         known = getattr(self.items, "content", None)
         return known if isinstance(known, str) else hash_of_items(as_line(item) for item in self.items)
+
+
+def unit_id(config_digest: str, *, index: int, content: str, retry: bool) -> str:
+    """The name of a unit whose items hash to `content`; see `Unit`."""
+    again = {"retry": True} if retry else {}
+    return digest({"config": config_digest, "index": index, "items": content, **again})
 
 
 def as_line(item: RawItem) -> bytes:

@@ -144,13 +144,85 @@ def test_annotations_that_came_to_old_items_are_not_left_out_silently(
     run(config)
     write(range(1, 12), missing=[2])
     plan_of(config, "new")
-    assert "annotations now" not in caplog.text
+    assert caplog.text == ""
     file = tmp_path / "captions.json"
     content = json.loads(file.read_text())
     content["annotations"].append({"id": 999, "image_id": 1, "caption": "one more"})
     file.write_text(json.dumps(content))
     plan_of(config, "new")
-    assert "have 17 annotations now, and had 16" in caplog.text
+    assert "of 1 of 2 units are not what they were" in caplog.text
+    assert "had 8 annotations and have 9 now" in caplog.text
+
+
+def edit(file: Path, number: int, text: str) -> None:
+    """Change one caption of a picture."""
+    content = json.loads(file.read_text())
+    next(row for row in content["annotations"] if row["image_id"] == number)["caption"] = text
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("then", [range(1, 10), range(15)], ids=["as_they_were", "with_new_ones_on_both_sides"])
+def test_an_edited_text_is_noticed_in_the_very_unit_that_it_is_in(
+    then: range, config: ConvertConfig, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(range(1, 10), missing=[2, 7])
+    run(config)
+    for number in (1, 6, 9):
+        write(then, missing=[2, 7])
+        plan_of(config, "new")
+        assert caplog.text == ""
+        edit(Path(config.source["annotations"]), number, "another text")
+        plan_of(config, "new")
+        (record,) = caplog.records
+        changed, units, first, *_ = record.args or ()
+        assert (changed, units, first) == (1, 3, f"coco_captions-train-{(number - 1) // 4:05d}")
+        caplog.clear()
+
+
+def test_an_edited_text_of_an_item_that_was_rejected_is_noticed(
+    config: ConvertConfig, write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(range(6), missing=[5])
+    run(config)
+    edit(tmp_path / "captions.json", 5, "another text")
+    plan_of(config, "new")
+    assert "of 1 of 2 units are not what they were" in caplog.text
+
+
+def test_items_that_were_tried_again_and_items_of_one_id_are_no_change(
+    config: ConvertConfig, write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def twins(numbers: range) -> None:
+        write(numbers, missing=[4])
+        file = tmp_path / "captions.json"
+        content = json.loads(file.read_text())
+        content["images"][:0] = [{"id": 1, "file_name": "1.jpg"}] * 7
+        file.write_text(json.dumps(content))
+
+    twins(range(9))
+    assert run(config).rejects["duplicate_id"] == 7
+    (tmp_path / "photos" / "4.jpg").write_bytes((tmp_path / "photos" / "3.jpg").read_bytes())
+    run(config, "rejects")
+    twins(range(12))
+    (tmp_path / "photos" / "4.jpg").write_bytes((tmp_path / "photos" / "3.jpg").read_bytes())
+    plan = plan_of(config, "new")
+    assert caplog.text == ""
+    assert sorted(item["id"] for unit in plan.units for item in unit.items) == ["10", "11", "9"]
+    edit(tmp_path / "captions.json", 4, "another text")
+    plan_of(config, "new")
+    assert "of 1 of 5 units are not what they were" in caplog.text
+
+
+def test_where_items_are_gone_nothing_is_said_of_the_others_of_their_unit(
+    config: ConvertConfig, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(range(8))
+    run(config)
+    write([0, 1, 2, 4, 5, 6, 7, 8])
+    plan_of(config, "new")
+    assert "1 units miss raw items" in caplog.text
+    assert "1 raw items of the dataset are not in the raw files any more" in caplog.text
+    assert "are not what they were when" not in caplog.text
 
 
 def test_new_items_without_append_are_refused_and_the_way_out_is_named(config: ConvertConfig, write: Write) -> None:
