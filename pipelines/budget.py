@@ -68,21 +68,23 @@ class RejectBudget:
         count = bad.total()
         output, total = self._allowance.output, self._total
         if count > self._allowance.reject_count and count > self._allowance.reject_share * total:
-            _, example = self._examples[bad.most_common(1)[0][0]]
             raise BudgetError(
-                f"{output}: {count:,} of {total:,} raw items were rejected ({_top(bad)}; e.g. {example.id}: "
-                f"{example.detail}); repair the input, or allow more with reject_share and reject_count"
+                f"{output}: {count:,} of {total:,} raw items were rejected ({self._told(bad)}); repair the input, or allow "
+                "more with reject_share and reject_count"
             )
         if self._rejected.total() == total:
             raise BudgetError(
-                f"{output}: none of {total:,} raw items became a record ({_top(self._rejected)}); repair the input"
+                f"{output}: none of {total:,} raw items became a record ({self._told(self._rejected)}); repair the input"
             )
+
+    def _told(self, reasons: Counter[Any]) -> str:
+        """The commonest reasons with their counts, and an example of the first."""
+        common = [(reason, count) for reason, count in reasons.most_common(_SHOWN_REASONS) if count]
+        _, example = self._examples[common[0][0]]
+        shown = ", ".join(f"{reason} {count:,}" for reason, count in common)
+        return f"{shown}; e.g. {example.id}: {example.detail}"
 
     def take(self, report: UnitReport) -> None:
         """Count a unit that has just finished. Raises `BudgetError` as `check` does."""
         self.note(report)
         self.check()
-
-
-def _top(reasons: Counter[Any]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(_SHOWN_REASONS) if count)

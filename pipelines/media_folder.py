@@ -16,6 +16,9 @@ from shards.media import MediaProblem
 from shards.stores import open_storage
 
 _URL = re.compile(r"(https?|ftp)://", re.IGNORECASE)
+NOT_FETCHED = (
+    "URLs are not fetched; download the pictures first (img2dataset's tars are read by `python -m jobs index`)"
+)
 _PROBES = 1000  # files that are looked up before a run: of a corpus with one in a hundred left, some will be found
 _FOLDERS_REMEMBERED = 4096
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe that nobody writes to would be waited for
@@ -51,7 +54,7 @@ class MediaFolder:
             return open_storage(self.root).read(file)
         except FileNotFoundError as error:
             if is_remote(file):
-                raise MediaProblem("remote_media", f"{file} is a URL, and URLs are not fetched") from error
+                raise MediaProblem("remote_media", f"{file}: {NOT_FETCHED}") from error
             raise MediaProblem("missing_media", f"{file} is not in the media folder") from error
         except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
             raise MediaProblem("missing_media", f"{file} cannot be read: {error}") from error

@@ -29,7 +29,7 @@ from pipelines.boxes import BoxedConfig
 from pipelines.drafts import Draft, DraftedSource, Place, PlainPlace, folder_check
 from pipelines.grouping import Repeats, grouped
 from pipelines.listed_media import ENDINGS
-from pipelines.media_folder import MediaFolder, is_remote
+from pipelines.media_folder import NOT_FETCHED, MediaFolder, is_remote
 from pipelines.ofa_columns import COLUMN_NAMES, LAYOUTS, Layout, OfaTask, pretrain_kind, tasks_with
 from pipelines.packed import folder_of, lines_of, open_raw, read_slice
 from pipelines.raw_text import check_file, is_broken, printable
@@ -202,7 +202,7 @@ def _pictured(row: _Row) -> Draft:
     elif is_broken(picture):
         draft.problem = ("broken_utf8", f"{where}: {printable(picture)}")
     elif is_remote(picture):
-        draft.problem = ("remote_media", f"{where}: URLs are not fetched")
+        draft.problem = ("remote_media", f"{where}: {NOT_FETCHED}")
     else:
         ending = PurePosixPath(picture).suffix.lower()
         draft.media.append(Place(kind=_KINDS.get(ending, "image"), file=picture))

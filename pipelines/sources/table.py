@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pipelines.boxes import BoxedConfig
 from pipelines.drafts import Draft, DraftedSource, Place, PlainPlace, Problem, folder_check
 from pipelines.grouping import grouped
-from pipelines.media_folder import MediaFolder, is_remote
+from pipelines.media_folder import NOT_FETCHED, MediaFolder, is_remote
 from pipelines.packed import folder_of
 from pipelines.raw_text import is_broken, printable
 from pipelines.source import Source, Target
@@ -169,7 +169,7 @@ class _TableSource:
             if is_broken(file):
                 return ("broken_utf8", f"{where}: {printable(file)}")
             if is_remote(file):
-                return ("remote_media", f"{where}: URLs are not fetched")
+                return ("remote_media", f"{where}: {NOT_FETCHED}")
         if self._columns.annotation == "statement" and len(media) != 2:
             return ("missing_media", f"{where} has {len(media)} pictures; a statement is about two")
         return None

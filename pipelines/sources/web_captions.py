@@ -11,7 +11,7 @@ from itertools import chain, islice
 
 from pipelines.drafts import Draft, Place, drafted_from_files
 from pipelines.grouping import grouped
-from pipelines.media_folder import MediaFolder, is_remote
+from pipelines.media_folder import NOT_FETCHED, MediaFolder, is_remote
 from pipelines.raw_text import Row, check_file, delimiter_of, is_broken, printable, read_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.config import Config as BaseConfig
@@ -79,7 +79,7 @@ def _picture(place: str, *, where: str) -> Draft:
     if is_broken(place):
         return Draft(id=place, stem=where, problem=("broken_utf8", f"{where}: {printable(place)}"))
     if is_remote(place):
-        return Draft(id=place, stem=place, problem=("remote_media", f"{where}: URLs are not fetched"))
+        return Draft(id=place, stem=place, problem=("remote_media", f"{where}: {NOT_FETCHED}"))
     return Draft(id=place, stem=place.removesuffix(".jpg"), media=[Place(file=place)])
 
 
