@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from shards.config import canonical_json
 from shards.errors import MissingLibraryError
+from shards.plain import to_plain
 from shards.records import Record
 
 BITS = 64  # of a perceptual hash
@@ -28,12 +30,12 @@ _LARGEST_DISTANCE = 16
 class Fingerprint:
     """What is compared of one item. An item without pictures has no `perceptual` and is compared by its bytes alone."""
 
-    content: int  # 64 bits of xxh3 over all its media
+    content: int  # 64 bits of xxh3 over all its media, or over its annotations where it has none
     perceptual: int | None = None  # 64 bits; of several pictures, their hashes mixed
 
 
 def fingerprint(record: Record, *, by: By) -> Fingerprint:
-    """Take the fingerprint of a record with its payload.
+    """Take the fingerprint of a record with its payload. A picture that cannot be decoded is compared by its bytes.
 
     The perceptual hash is pHash: the signs, against their median, of the lowest 8x8 frequencies of the grey picture at 32x32
     (Zauner, Implementation and benchmarking of perceptual image hash functions, 2010).
@@ -44,10 +46,15 @@ def fingerprint(record: Record, *, by: By) -> Fingerprint:
     whole = xxhash.xxh3_64()
     for media in record.media:
         whole.update(record.payload[media.member])
+    if not record.media:
+        whole.update(canonical_json([to_plain(replace(annotation, id=None)) for annotation in record.annotations]))
     pictures = [record.payload[media.member] for media in record.media if media.kind == "image"]
     if by == "content" or len(pictures) != len(record.media) or not pictures:
         return Fingerprint(content=whole.intdigest())
-    hashes = [_perceptual(data) for data in pictures]
+    try:
+        hashes = [_perceptual(data) for data in pictures]
+    except (OSError, SyntaxError, ValueError):  # as Pillow says that a picture is broken inside
+        return Fingerprint(content=whole.intdigest())
     mixed = hashes[0]
     for number, value in enumerate(hashes[1:], start=1):
         mixed ^= (value << number | value >> (BITS - number)) & (

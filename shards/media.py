@@ -102,8 +102,8 @@ def probe_image(data: bytes, *, max_pixels: int = MAX_PIXELS, check: Check = "de
         missing = _MISSING[extension](data) if extension in _MISSING else 0
         if missing > 0:  # a decoder is content with the first picture of an animation
             raise MediaProblem("truncated_media", f"{len(data)} bytes are there, {missing} are missing")
+        _decode(picture)  # first: looking for a PNG's EXIF decodes it as well, and what was broken shows only once
         lies_on_its_side = _orientation(picture) >= 5
-        _decode(picture)
     return (extension, height, width) if lies_on_its_side else (extension, width, height)
 
 

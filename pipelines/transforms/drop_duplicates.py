@@ -2,7 +2,7 @@
 
     transforms: [{kind: drop_duplicates, by: perceptual, distance: 4, against: [DATASET/test]}]
 
-The first of several stays. The decision looks at the whole dataset before the first shard is written, so it is the same for
+The first of several stays. Clips and sounds are compared by their bytes, and texts without media by what they say. The decision looks at the whole dataset before the first shard is written, so it is the same for
 any number of workers; every record that goes is a reject, `duplicate`, which names the one that stays.
 """
 
@@ -53,15 +53,12 @@ class DropDuplicates:
             prints.append(_fingerprint(look))
         distance = self._config.distance
         verdicts = {
-            keys[place]: f"the same picture as {keys[first]}"
-            for place, first in repeats(prints, distance=distance).items()
+            keys[place]: f"the same as {keys[first]}" for place, first in repeats(prints, distance=distance).items()
         }
         for path in self._config.against:
             there_keys, there = _of_dataset(path, self._config.by)
             for place, first in leaks(prints, against=there, distance=distance).items():
-                verdicts[keys[place]] = (
-                    f"the same picture as {there_keys[first]} of the dataset {open_dataset(path).card.name}"
-                )
+                verdicts[keys[place]] = f"the same as {there_keys[first]} of the dataset {open_dataset(path).card.name}"
         return verdicts
 
     def informed(self, verdicts: Mapping[str, str]) -> Transform:

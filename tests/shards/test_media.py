@@ -136,3 +136,13 @@ def test_whatever_the_bytes_are_the_answer_is_a_size_or_a_reason(kind: str, chan
             continue
         assert width > 0
         assert height > 0
+
+
+def test_decoding_finds_samples_that_are_broken_inside_whole_chunks() -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 64, 48, 8, 2, 0, 0, 0)
+    samples = chunk(b"IDAT", b"\x78\x9c" + b"garbage" * 40)
+    with pytest.raises(MediaProblem, match="truncated_media"):
+        probe_image(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + samples + chunk(b"IEND", b""), check="decode")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +93,32 @@ def test_two_surveys_in_one_chain_are_refused(convert: Any, tmp_path: Path, worl
     }
     with pytest.raises(ConfigError, match="at most one"):
         convert(source, transforms=["drop_duplicates", "drop_duplicates"])
+
+
+def test_texts_without_media_are_compared_by_what_they_say(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("one\ntwo\none\nthree\n")
+    source = ["source.kind=text_lines", f"source.annotations={tmp_path / 'texts.txt'}"]
+    assert main(["shards", *source, "transforms=[drop_duplicates]", f"output={tmp_path / 'out'}"]) == 0
+    assert kept(tmp_path / "out") == ["1", "2", "4"]
+
+
+def test_a_picture_that_cannot_be_decoded_is_compared_by_its_bytes_and_stops_no_run(
+    world: list[str], tmp_path: Path
+) -> None:
+    broken = png_with_broken_samples()
+    for number in (5, 6):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(broken)
+    out = tmp_path / "out"
+    assert main(["shards", *world, "transforms=[{kind: drop_duplicates, by: perceptual}]", f"output={out}"]) == 0
+    assert {"5", "6"} & set(kept(out)) == {"5"}
+
+
+def png_with_broken_samples() -> bytes:
+    """Whole as a file, with right checksums; but its compressed samples are none."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 64, 48, 8, 2, 0, 0, 0)
+    samples = b"\x78\x9c" + b"garbage" * 40
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", samples) + chunk(b"IEND", b"")
