@@ -2,8 +2,9 @@
 
     transforms: [{kind: drop_duplicates, by: perceptual, distance: 4, against: [DATASET/test]}]
 
-The first of several stays. Clips and sounds are compared by their bytes, and texts without media by what they say. The decision looks at the whole dataset before the first shard is written, so it is the same for
-any number of workers; every record that goes is a reject, `duplicate`, which names the one that stays.
+The first of several stays. Clips and sounds are compared by their bytes, and texts without media by what they say. The decision
+looks at the whole dataset before the first shard is written, so it is the same for any number of workers; every record that goes
+is a reject, `duplicate`, which names the one that stays.
 """
 
 from __future__ import annotations
