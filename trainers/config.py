@@ -229,6 +229,9 @@ class AskConfig(Config):
     """pictures, texts or questions per forward pass"""
     match_batch_size: PositiveInt = 256
     """pairs per pass of the match head"""
+    state_bytes: NonNegativeInt = 4 << 30
+    """memory per process for token states that wait for the match head; pictures without room go through their tower twice,
+    texts into a temporary file in the output's folder. Never changes a score"""
     limit: PositiveInt | None = None
     """only the first records; unset: all"""
     precision: Precision = "fp32"

@@ -25,7 +25,7 @@ def shares(group: Group, *, total: int, size: int) -> tuple[range, ...]:
     return tuple(range(start, min(start + size, total)) for start in starts)
 
 
-def gather_rows(group: Group, parts: Sequence[Tensor], places: Sequence[int], *, total: int) -> Tensor:
+def gather_rows(group: Group, parts: Sequence[Tensor], places: Sequence[int] | Tensor, *, total: int) -> Tensor:
     """Put the rows of all ranks in order; every rank must call it, also one that has none.
 
     Args:
@@ -45,7 +45,7 @@ def gather_rows(group: Group, parts: Sequence[Tensor], places: Sequence[int], *,
         raise ValueError(f"no rank has any of {total} rows")
     tail, dtype = shape[min(shape)]
     rows = torch.cat(list(parts)) if parts else torch.empty(0, *tail, dtype=dtype, device=group.device)
-    own = torch.tensor(places, dtype=torch.int64, device=rows.device)
+    own = torch.as_tensor(places, dtype=torch.int64, device=rows.device)
     if group.world > 1:
         longest = int(group.most(torch.tensor([len(rows)], device=group.device)))
         own = torch.cat(group.gather(_filled(own, longest, _PADDING)))

@@ -33,7 +33,10 @@ BATCHES_PER_PART = 64  # of each rank: what an interruption may cost
 
 # Keys that do not change what is predicted, or are told of in another way.
 _TOLD_ELSEWHERE = frozenset(
-    {"checkpoint", "dataset", "output", "submission", "form", "device", "cache", "task", "match_batch_size"}
+    {
+        *("checkpoint", "dataset", "output", "submission", "form", "device", "cache", "task"),
+        *("match_batch_size", "state_bytes"),
+    }
 )
 
 

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from model.examples import Paired
-from model.family import Embed
 from shards.errors import ConfigError
 from trainers.assembly import TrainedRun
-from trainers.augment import EvalView
 from trainers.config import AskConfig
+from trainers.embedding import GalleryTowers
 from trainers.exam import Crew, mixed_precision
 from trainers.gallery import Gallery, GalleryText
 from trainers.gather import gather_rows
-from trainers.rerank import DIRECTIONS, Direction, PairMatcher, Reranked, States, match_candidates, reranked
+from trainers.rerank import DIRECTIONS, Direction, PairMatcher, Reranked, match_picture, reranked, wanted_pairs
+from trainers.states import PackedTexts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +63,26 @@ def compare(
         DamagedRecordError: a picture cannot be read; it stops every rank, with its name.
     """
     seconds: dict[str, float] = {}
+    towers = GalleryTowers(run, gallery, config=config, crew=crew)
     with mixed_precision(config, crew.group.device):
         began = time.monotonic()
-        states, own = _embed(run, gallery, config, crew)
-        similarity = states.similarity().float().cpu()
+        features = towers.features()
+        similarity = features.similarity()
+        cosine = similarity.float().cpu()
         seconds["embed"] = time.monotonic() - began
-        found = Reranked(image_to_text=similarity, text_to_image=similarity.T)
+        found = Reranked(image_to_text=cosine, text_to_image=cosine.T)
         if config.k_test:
             began = time.monotonic()
-            found = _rerank(run, states, own, config=config, crew=crew, directions=directions)
+            wanted = wanted_pairs(similarity, config.k_test, directions)
+            texts = towers.text_states(features.lengths, wanted.any(dim=0))
+            matcher = cast(PairMatcher, run.family)
+            scores = _match(matcher, towers, texts, wanted, similarity, config=config, crew=crew)
+            found = reranked(similarity, scores, k=config.k_test)
+            found = Reranked(
+                image_to_text=found.image_to_text.float().cpu(), text_to_image=found.text_to_image.float().cpu()
+            )
             seconds["match"] = time.monotonic() - began
-    return Compared(cosine=similarity, found=found, seconds=seconds)
+    return Compared(cosine=cosine, found=found, seconds=seconds)
 
 
 def nearest_rows(
@@ -93,72 +102,54 @@ def nearest_rows(
         yield (query.address() if isinstance(query, GalleryText) else {"key": query}), ranked
 
 
-def _embed(run: TrainedRun, gallery: Gallery, config: AskConfig, crew: Crew) -> tuple[States, Sequence[int]]:
-    """Run both towers once over the gallery, each rank over its share; states stay on the device.
-
-    Returns:
-        The states, of pictures only those of this rank, and the numbers of these pictures.
-    """
-    group = crew.group
-    view = EvalView(run.processor.view.image_size)
-    image_shares = crew.share(range(len(gallery.keys)), size=config.batch_size)
-    text_shares = crew.share(range(len(gallery.texts)), size=config.batch_size)
-    images, texts = [], []
-    with group.together():  # a damaged picture stops every rank, with its name
-        crew.say("images", 0, len(gallery.keys))
-        for chosen in image_shares:
-            examples = gallery.picture_examples(view, chosen)
-            batch = run.processor(examples, [0] * len(examples), train=False).to(group.device)
-            images.append(run.family.predict(batch, Embed(images=True, texts=False)))
-            crew.say("images", chosen.stop, len(gallery.keys))
-        crew.say("texts", 0, len(gallery.texts))
-        for chosen in text_shares:
-            examples = gallery.text_examples(chosen)
-            batch = run.processor(examples, [0] * len(examples), train=False).to(group.device)
-            texts.append(run.family.predict(batch, Embed(images=False, texts=True)))
-            crew.say("texts", chosen.stop, len(gallery.texts))
-    own_images = [image for share in image_shares for image in share]
-    own_texts = [text for share in text_shares for text in share]
-
-    def of_all_texts(parts: Sequence[Tensor]) -> Tensor:
-        return gather_rows(group, parts, own_texts, total=len(gallery.texts))
-
-    features = [part.image_features for part in images]
-    return (
-        States(
-            image_features=gather_rows(group, features, own_images, total=len(gallery.keys)),
-            image_states=torch.cat([part.image_states for part in images]) if images else torch.empty(0),
-            text_features=of_all_texts([part.text_features for part in texts]),
-            text_states=of_all_texts([part.text_states for part in texts]),
-            text_mask=of_all_texts([part.text_mask for part in texts]),
-        ),
-        own_images,
-    )
-
-
-def _rerank(
-    run: TrainedRun,
-    states: States,
-    own: Sequence[int],
+def _match(
+    matcher: PairMatcher,
+    towers: GalleryTowers,
+    texts: PackedTexts,
+    wanted: Tensor,
+    similarity: Tensor,
     *,
     config: AskConfig,
     crew: Crew,
-    directions: Sequence[Direction],
-) -> Reranked:
-    """Match the candidates of this rank's pictures, and put the scores of all ranks together."""
-    crew.say("match", 0, len(own))
+) -> Tensor:
+    """Match the candidates of this rank's pictures, and put the scores of all ranks together.
+
+    Args:
+        matcher: the family, in evaluation mode.
+        towers: give the states of pictures.
+        texts: states of all texts that are anybody's candidates.
+        wanted: (images, texts) bool, the candidates.
+        similarity: (images, texts) cosines.
+        config: how many pairs go at a time, and what they score.
+        crew: who shares the work.
+
+    Returns:
+        (images, texts): 0 where a pair is no candidate.
+    """
+    own = sum(len(batch) for batch in towers.image_batches)
+    ends = wanted.sum(dim=1).cumsum(0)  # of each picture's scores among those of all, one picture after the other
+    scores, places, done = [], [], 0
+    crew.say("match", done, own)
     with crew.group.together():
-        scores = match_candidates(
-            cast(PairMatcher, run.family),
-            states,
-            own,
-            k=config.k_test,
-            pairs_per_pass=config.match_batch_size,
-            scoring=config.scoring,
-            directions=directions,
-            on_image=lambda done: crew.say("match", done, len(own)),
-        )
-    similarity = states.similarity()
-    scores = gather_rows(crew.group, [scores], own, total=len(similarity))
-    found = reranked(similarity, scores, k=config.k_test)
-    return Reranked(image_to_text=found.image_to_text.float().cpu(), text_to_image=found.text_to_image.float().cpu())
+        for batch in towers.image_batches:
+            counts = wanted[batch.start : batch.stop].sum(dim=1).tolist()
+            states = towers.picture_states(batch) if any(counts) else None
+            for number, image in enumerate(batch):
+                if states is not None and counts[number]:
+                    found = match_picture(
+                        matcher,
+                        states[number : number + 1],
+                        wanted[image].nonzero().squeeze(1),
+                        texts,
+                        similarity[image],
+                        pairs_per_pass=config.match_batch_size,
+                        scoring=config.scoring,
+                    )
+                    scores.append(found)
+                done += 1
+                crew.say("match", done, own)
+            last = int(ends[batch.stop - 1])
+            places.append(torch.arange(last - sum(counts), last))
+    total = int(ends[-1])
+    every = gather_rows(crew.group, scores, torch.cat(places) if places else [], total=total)
+    return torch.zeros_like(similarity).masked_scatter_(wanted, every)

@@ -20,7 +20,8 @@ def run(config: EvaluateConfig, *, dry_run: bool) -> int:
     if dry_run:
         print(plan(config))
         return 0
-    with Stages({"rank": "examples", "texts": "texts", "maps": "expressions"}, unit="pictures") as stages:
+    units = {"rank": "examples", "texts": "texts", "text states": "texts", "maps": "expressions"}
+    with Stages(units, unit="pictures") as stages:
         scores = evaluate(config, on_progress=stages)
     if is_first_process():
         print(scores.table())

@@ -35,7 +35,8 @@ def run(config: Config, *, dry_run: bool) -> int:
     if dry_run:
         print(plan(config))
         return 0
-    with Stages({"rank": "examples", "texts": "texts", "maps": "expressions"}, unit="pictures") as stages:
+    units = {"rank": "examples", "texts": "texts", "text states": "texts", "maps": "expressions"}
+    with Stages(units, unit="pictures") as stages:
         found = predict(config, on_progress=stages, choose_concepts=GivenConcepts(config.embedder))
     if is_first_process():
         maps = _paint(config, found.rows)

@@ -32,7 +32,8 @@ def test_two_processes_score_and_predict_what_one_does_and_only_the_first_speaks
     outputs = {ranks: tmp_path / f"by{ranks}" for ranks in (1, 2)}
     tables = {}
     for ranks, output in outputs.items():
-        done = launch("evaluate", {**exam, "output": str(output)}, preset=tmp_path / "exam.yaml", ranks=ranks)
+        values = {**exam, "output": str(output), "state_bytes": {1: 4 << 30, 2: 0}[ranks]}
+        done = launch("evaluate", values, preset=tmp_path / "exam.yaml", ranks=ranks)
         assert done.returncode == 0, done.stderr[-3000:]
         tables[ranks] = done.stdout
     one, two = (json.loads((output / "scores.json").read_text()) for output in outputs.values())

@@ -60,6 +60,18 @@ def test_the_batch_size_changes_no_score(trained: dict[str, Any]) -> None:
     assert small.cosine == pytest.approx(large.cosine)
 
 
+@pytest.mark.parametrize("room", [0, 20_000, 60_000])
+def test_the_room_for_states_changes_no_bit_of_what_is_found(
+    trained: dict[str, Any], tmp_path: Path, room: int
+) -> None:
+    ample = _evaluate(trained, batch_size=7)
+    tight = _evaluate(trained, batch_size=7, output=str(tmp_path / "tight"), state_bytes=room)
+    assert tight.metrics == ample.metrics
+    found = [(Path(folder) / "predictions.jsonl").read_bytes() for folder in (trained["output"], tmp_path / "tight")]
+    assert found[0] == found[1]
+    assert sorted(path.name for path in (tmp_path / "tight").iterdir()) == ["predictions.jsonl", "scores.json"]
+
+
 def test_without_re_ranking_the_metrics_are_those_of_the_cosine(trained: dict[str, Any]) -> None:
     scores = _evaluate(trained, k_test=0)
     assert scores.metrics == scores.cosine
@@ -70,9 +82,10 @@ def test_without_re_ranking_the_metrics_are_those_of_the_cosine(trained: dict[st
 def test_progress_is_told_for_every_stage(trained: dict[str, Any]) -> None:
     told: list[tuple[str, int, int]] = []
     evaluate(EvaluateConfig.model_validate(trained), on_progress=lambda *numbers: told.append(numbers))
-    assert list(dict.fromkeys(stage for stage, *_ in told)) == ["images", "texts", "match"]
+    assert list(dict.fromkeys(stage for stage, *_ in told)) == ["images", "texts", "text states", "match"]
     assert ("images", 18, 18) in told
     assert ("texts", 36, 36) in told
+    assert ("text states", 36, 36) in told
     assert ("match", 18, 18) in told
 
 

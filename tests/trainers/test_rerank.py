@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from trainers.recall import best_ranks
-from trainers.rerank import States, candidates, rerank
+from trainers.rerank import Reranked, Scoring, candidates, match_picture, reranked, wanted_pairs
+from trainers.states import PackedTexts
 
 
 class Remembering:
@@ -28,24 +31,55 @@ class Remembering:
         return self.match_pairs(image_states, text_states, text_mask) + 1000 * (similarity - 1)
 
 
+@dataclass(frozen=True)
+class States:
+    """What both towers made of a gallery."""
+
+    similarity: Tensor  # (images, texts)
+    images: Tensor  # (images, P, Dv)
+    texts: PackedTexts
+
+
 def _states(images: int, texts: int) -> States:
     generator = torch.Generator().manual_seed(0)
-    unit = lambda rows: torch.nn.functional.normalize(torch.randn(rows, 5, generator=generator), dim=1)  # noqa: E731
+
+    def unit(rows: int) -> Tensor:
+        return torch.nn.functional.normalize(torch.randn(rows, 5, generator=generator), dim=1)
+
     lengths = 1 + torch.arange(texts) % 4
+    packed = PackedTexts(lengths, torch.ones(texts, dtype=torch.bool), torch.empty(int(lengths.sum()), 2))
+    packed.put(range(texts), torch.arange(texts).float()[:, None, None].expand(texts, 6, 2))
     return States(
-        image_features=unit(images),
-        text_features=unit(texts),
-        image_states=torch.arange(images).float()[:, None, None].expand(images, 3, 2),
-        text_states=torch.arange(texts).float()[:, None, None].expand(texts, 6, 2),
-        text_mask=torch.arange(6)[None, :] < lengths[:, None],
+        similarity=unit(images) @ unit(texts).T,
+        images=torch.arange(images).float()[:, None, None].expand(images, 3, 2),
+        texts=packed,
     )
+
+
+def _rerank(
+    matcher: Remembering, states: States, *, k: int, pairs_per_pass: int, scoring: Scoring = "match"
+) -> Reranked:
+    wanted = wanted_pairs(states.similarity, k)
+    scores = torch.zeros_like(states.similarity)
+    for image, chosen in enumerate(wanted):
+        texts = chosen.nonzero().squeeze(1)
+        scores[image, texts] = match_picture(
+            matcher,
+            states.images[image : image + 1],
+            texts,
+            states.texts,
+            states.similarity[image],
+            pairs_per_pass=pairs_per_pass,
+            scoring=scoring,
+        )
+    return reranked(states.similarity, scores, k=k)
 
 
 def test_each_candidate_of_either_direction_is_matched_exactly_once() -> None:
     states = _states(7, 20)
     matcher = Remembering(torch.randn(7, 20))
-    rerank(matcher, states, k=3, pairs_per_pass=4)
-    similarity = states.similarity()
+    _rerank(matcher, states, k=3, pairs_per_pass=4)
+    similarity = states.similarity
     wanted = candidates(similarity, 3) | candidates(similarity.T, 3).T
     assert sorted(matcher.pairs) == [tuple(pair) for pair in wanted.nonzero().tolist()]
     assert max(matcher.widths) == 4  # no text is longer: the padding beyond is not computed
@@ -54,8 +88,8 @@ def test_each_candidate_of_either_direction_is_matched_exactly_once() -> None:
 def test_scores_are_logits_for_the_candidates_and_fillers_in_cosine_order_below() -> None:
     states = _states(6, 9)
     table = torch.randn(6, 9) * 5
-    found = rerank(Remembering(table), states, k=2, pairs_per_pass=64)
-    similarity = states.similarity()
+    found = _rerank(Remembering(table), states, k=2, pairs_per_pass=64)
+    similarity = states.similarity
     by_image, by_text = candidates(similarity, 2), candidates(similarity.T, 2)
     assert torch.equal(found.image_to_text[by_image], table[by_image])
     assert torch.equal(found.text_to_image[by_text], table.T[by_text])
@@ -68,7 +102,7 @@ def test_scores_are_logits_for_the_candidates_and_fillers_in_cosine_order_below(
 def test_more_candidates_than_there_are_means_all() -> None:
     states = _states(3, 4)
     table = torch.randn(3, 4)
-    found = rerank(Remembering(table), states, k=128, pairs_per_pass=2)
+    found = _rerank(Remembering(table), states, k=128, pairs_per_pass=2)
     assert torch.equal(found.image_to_text, table)
     assert torch.equal(found.text_to_image, table.T)
 
@@ -76,15 +110,15 @@ def test_more_candidates_than_there_are_means_all() -> None:
 def test_a_perfect_matcher_puts_the_truth_first_wherever_cosine_lets_it_through() -> None:
     states = _states(5, 5)
     relevant = torch.eye(5, dtype=torch.bool)
-    found = rerank(Remembering(torch.eye(5) * 10), states, k=5, pairs_per_pass=8)
+    found = _rerank(Remembering(torch.eye(5) * 10), states, k=5, pairs_per_pass=8)
     assert best_ranks(found.image_to_text, relevant).tolist() == [0] * 5
 
 
 def test_both_experts_together_see_the_cosine_of_each_pair_and_stay_above_the_rest() -> None:
     states = _states(6, 9)
     table = torch.randn(6, 9)
-    found = rerank(Remembering(table), states, k=3, pairs_per_pass=4, scoring="match_and_contrast")
-    similarity = states.similarity()
+    found = _rerank(Remembering(table), states, k=3, pairs_per_pass=4, scoring="match_and_contrast")
+    similarity = states.similarity
     by_text = candidates(similarity.T, 3)
     expected = (table + 1000 * (similarity - 1)).T
     torch.testing.assert_close(found.text_to_image[by_text], expected[by_text])
