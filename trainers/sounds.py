@@ -1,12 +1,14 @@
 """Sounds for training: exact start and length, mono, one sample rate, and the spectral features that families want.
 
-WAV, FLAC, OGG and MP3 are read by soundfile, which is the quickest and can start anywhere; what it cannot read (m4a, the sound
-track of a clip) by PyAV.
+WAV, FLAC, OGG and MP3 are read by soundfile, which is the quickest and can start anywhere in the first two; what it cannot read
+(m4a, the sound track of a clip) by PyAV.
 """
 
 from __future__ import annotations
 
 import io
+import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +25,9 @@ from shards.records import MediaProblem
 from trainers.decode import DecodeError
 
 _SOUNDFILE_READS = frozenset({"wav", "flac", "ogg", "mp3"})  # tar extensions
+# Seeking in the others is wrong for soundfile in MP3s of variable rate and near the end of Vorbis.
+_SOUGHT_EXACTLY = frozenset({"WAV", "WAVEX", "RF64", "FLAC"})  # its names of formats
+_MARGIN_S = 0.01  # of sound beside a stretch: more than the reach of the resampling filter
 
 
 def decode_sound(
@@ -35,7 +40,8 @@ def decode_sound(
     """Decode a stretch of a sound to mono at a sample rate: (samples,) float32 within about [-1, 1].
 
     Channels are averaged. A stretch that reaches beyond the end is what is there of it; its length is exact to the sample:
-    `round(length_s * rate)` where the sound lasts that long.
+    `round(length_s * rate)` where the sound lasts that long, and it is the very part of the sound: resampling knows what
+    comes before and after it.
 
     Args:
         data: the file.
@@ -52,14 +58,14 @@ def decode_sound(
     try:
         extension = container_of(data).extension
         read = _by_soundfile if extension in _SOUNDFILE_READS else _by_pyav
-        samples, found_rate = read(data, start_s, length_s)
+        part = read(data, start_s, length_s, rate)
     except MediaProblem as problem:
         raise DecodeError(f"not a sound that can be decoded ({problem.detail})") from problem
-    if not len(samples):
+    if len(part.samples) <= part.lead:
         raise DecodeError(f"the sound ends before {start_s:g} s")
-    mono = torch.from_numpy(samples.mean(axis=1, dtype=np.float32))
-    if found_rate != rate:
-        mono = _resampler(found_rate, rate)(mono[None])[0]
+    mono = torch.from_numpy(part.samples.mean(axis=1, dtype=np.float32))
+    if part.rate != rate:
+        mono = _resampler(part.rate, rate)(mono[None])[0][part.lead * rate // part.rate :]
     return mono if length_s is None else mono[: round(length_s * rate)]
 
 
@@ -138,7 +144,16 @@ def normalised(bank: Tensor, config: FilterBankConfig) -> Tensor:
     return (filled - config.mean) / (2 * config.std)
 
 
-def _by_soundfile(data: bytes, start_s: float, length_s: float | None) -> tuple[np.ndarray[Any, Any], int]:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A stretch of a sound as it is stored, with what resampling needs around it."""
+
+    samples: np.ndarray[Any, Any]  # (n, channels) float32
+    lead: int  # of them, those before the stretch
+    rate: int
+
+
+def _by_soundfile(data: bytes, start_s: float, length_s: float | None, wanted: int) -> _Part:
     try:
         import soundfile
     except ImportError as problem:
@@ -148,15 +163,21 @@ def _by_soundfile(data: bytes, start_s: float, length_s: float | None) -> tuple[
             rate = int(sound.samplerate)
             start = round(start_s * rate)
             if start >= sound.frames:
-                return np.zeros((0, 1), dtype=np.float32), rate
-            sound.seek(start)
-            count = -1 if length_s is None else _samples_for(length_s, rate)
-            return sound.read(count, dtype="float32", always_2d=True), rate
+                return _Part(np.zeros((0, 1), dtype=np.float32), 0, rate)
+            lead = _lead(start, rate, wanted)
+            count = None if length_s is None else _samples_for(length_s, rate)
+            skipped = start - lead
+            if sound.format in _SOUGHT_EXACTLY:
+                sound.seek(skipped)
+                skipped = 0
+            # In one piece: soundfile seeks behind every piece that it reads.
+            samples = sound.read(-1 if count is None else skipped + lead + count, dtype="float32", always_2d=True)
+            return _Part(samples[skipped:], lead, rate)
     except soundfile.LibsndfileError:
-        return _by_pyav(data, start_s, length_s)  # an odd WAV: FFmpeg knows more codecs
+        return _by_pyav(data, start_s, length_s, wanted)  # an odd WAV: FFmpeg knows more codecs
 
 
-def _by_pyav(data: bytes, start_s: float, length_s: float | None) -> tuple[np.ndarray[Any, Any], int]:
+def _by_pyav(data: bytes, start_s: float, length_s: float | None, wanted: int) -> _Part:
     """Decode from the beginning: seeking in compressed sound is not exact to the sample."""
     import av
 
@@ -178,12 +199,21 @@ def _by_pyav(data: bytes, start_s: float, length_s: float | None) -> tuple[np.nd
         except av.FFmpegError as problem:
             raise DecodeError(f"the sound breaks off behind {have / rate:.2f} s ({problem})") from problem
     whole = np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
-    return whole[start:] if count is None else whole[start : start + count], rate
+    lead = _lead(start, rate, wanted)
+    return _Part(whole[start - lead : None if count is None else start + count], lead, rate)
+
+
+def _lead(start: int, rate: int, wanted: int) -> int:
+    """How many samples to read before a stretch for resampling: a time that is a whole number of samples at both rates."""
+    if rate == wanted:
+        return 0
+    step = rate // math.gcd(rate, wanted)
+    return min(math.ceil(_MARGIN_S * rate / step), start // step) * step
 
 
 def _samples_for(length_s: float, rate: int) -> int:
     """A few more than the stretch holds, so that resampling has what it needs at the end."""
-    return round(length_s * rate) + rate // 100
+    return round(length_s * rate) + int(_MARGIN_S * rate)
 
 
 @lru_cache(64)
