@@ -175,6 +175,7 @@ def _fit(config: TrainConfig, *, world: int, needs: Mapping[str, float], may_be_
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0 if may_be_fewer else -1),
         ),
     )
+    logger.info("training on Ray with %d process%s", world, "" if world == 1 else "es")
     try:
         with _environment(patience):
             summary: TrainSummary = trainer.fit().return_value  # of rank 0
@@ -292,7 +293,7 @@ def _stopped_by_file(output: Path) -> Iterator[Termination]:
 
 @contextmanager
 def _told(output: Path) -> Iterator[None]:
-    """Repeat on this terminal what rank 0 writes into metrics.jsonl, one line per interval."""
+    """Repeat on this terminal what rank 0 writes into metrics.jsonl: the newest of it once per interval, and at the end."""
     ended = threading.Event()
     watcher = threading.Thread(target=_tell, args=(output / METRICS, ended), daemon=True)
     watcher.start()
@@ -304,18 +305,28 @@ def _told(output: Path) -> Iterator[None]:
 
 
 def _tell(metrics: Path, ended: threading.Event) -> None:
-    told = 0
-    while not ended.wait(LINE_INTERVAL_S):
-        if not metrics.exists():
-            continue
-        values: dict[str, float] = {}
-        step = told
-        for line in metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # rank 0 is writing this line right now
-            step, values[row["name"]] = row["step"], row["value"]
-        if step > told:
-            told = step
-            logger.info("step %d  loss %.3f  %.0f img/s", step, values["loss"], values["images_per_s"])
+    read = metrics.stat().st_size if metrics.exists() else 0  # what an earlier run logged was told by it
+    is_over = False
+    while not is_over:
+        is_over = ended.wait(LINE_INTERVAL_S)
+        rows, read = _rows_since(metrics, read)
+        steps: dict[int, dict[str, float]] = {}
+        for row in rows:
+            steps.setdefault(row["step"], {})[row["name"]] = row["value"]
+        whole = [step for step, values in steps.items() if {"loss", "images_per_s"} <= values.keys()]
+        if whole:
+            values = steps[whole[-1]]
+            logger.info("step %d  loss %.3f  %.0f img/s", whole[-1], values["loss"], values["images_per_s"])
+
+
+def _rows_since(metrics: Path, read: int) -> tuple[list[dict[str, Any]], int]:
+    """The rows behind the first `read` bytes, and how many bytes are read then; a line that is being written is left."""
+    if not metrics.exists():
+        return [], 0
+    with metrics.open("rb") as file:
+        file.seek(max(0, read - 1))
+        if read and file.read(1) != b"\n":  # a resumed run has cut off what it does again
+            return [], file.seek(0, os.SEEK_END)
+        lines = file.read()
+    whole = lines[: lines.rfind(b"\n") + 1]
+    return [json.loads(line) for line in whole.splitlines()], read + len(whole)
