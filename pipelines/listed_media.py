@@ -6,6 +6,7 @@ The folder is listed once, by the driver, and the names found travel with the un
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -41,19 +42,20 @@ class ListedMedia:
 
     def stem(self, *stems: str) -> str:
         """The file with the first of these names without ending that is there; what the first would be called otherwise."""
-        return next((self._by_stem[stem] for stem in stems if stem in self._by_stem), stems[0] + self._endings[0])
+        found = (self._by_stem.get(_spelt(stem)) for stem in stems)
+        return next((file for file in found if file is not None), stems[0] + self._endings[0])
 
     def has_stem(self, stem: str) -> bool:
-        return stem in self._by_stem
+        return _spelt(stem) in self._by_stem
 
     def has_name(self, name: str) -> bool:
-        return name in self._by_name
+        return _spelt(name) in self._by_name
 
     def name(self, name: str) -> str:
         """The file of this path or, failing that, of this name in any folder; the path itself where there is none."""
-        if name in self._by_name or "/" in name:
-            return self._by_name.get(name, name)
-        return self._by_stem.get(PurePosixPath(name).stem, name)
+        if self.has_name(name) or "/" in name:
+            return self._by_name.get(_spelt(name), name)
+        return self._by_stem.get(_spelt(PurePosixPath(name).stem), name)
 
     @cached_property
     def _files(self) -> list[str]:
@@ -63,12 +65,14 @@ class ListedMedia:
     def _by_stem(self) -> dict[str, str]:
         # Of several files with one name the shallowest and first is taken, whatever order the disk lists them in.
         ranked = sorted(self._files, key=lambda file: (file.count("/"), file), reverse=True)
-        return {PurePosixPath(file).stem: file for file in ranked}
+        return {_spelt(PurePosixPath(file).stem): file for file in ranked}
 
     @cached_property
     def _by_name(self) -> dict[str, str]:
         ranked = sorted(self._files, key=lambda file: (file.count("/"), file), reverse=True)
-        return {PurePosixPath(file).name: file for file in ranked} | {file: file for file in self._files}
+        return {_spelt(PurePosixPath(file).name): file for file in ranked} | {
+            _spelt(file): file for file in self._files
+        }
 
     def _walk(self) -> Iterator[str]:
         root = Path(self._folder.root)
@@ -77,6 +81,11 @@ class ListedMedia:
             for name in names:
                 if not name.startswith(".") and name.lower().endswith(self._endings):
                     yield (below / name).as_posix()
+
+
+def _spelt(name: str) -> str:
+    """The one spelling by which names are compared: archives from macOS write `ä` as two characters where tables have one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def clip_name(raw: str) -> str:

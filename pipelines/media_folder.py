@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,12 +48,10 @@ class MediaFolder:
     def read(self, file: str) -> bytes:
         """Read one file. Raises `MediaProblem` when it is not there, cannot be read or lies outside."""
         try:
-            if self.is_local:
-                return self._read_local(file)
-            if ".." in PurePosixPath(file).parts or file.startswith("/") or "://" in file:
-                raise MediaProblem("outside_media", f"{file} leads out of {self.root}")
-            return open_storage(self.root).read(file)
+            return self._read_remote(file) if not self.is_local else self._read_local(file)
         except FileNotFoundError as error:
+            if self.is_local and (other := self._spelt_otherwise(file)) is not None:
+                return self.read(other)
             if is_remote(file):
                 raise MediaProblem("remote_media", f"{file}: {NOT_FETCHED}") from error
             raise MediaProblem("missing_media", f"{file} is not in the media folder") from error
@@ -61,10 +60,12 @@ class MediaFolder:
 
     def size(self, file: str) -> int | None:
         """Size of one local file, None where it is not there or the folder is remote."""
-        try:
-            return os.stat(self._inside(file)).st_size if self.is_local else None
-        except (OSError, ValueError, MediaProblem):
+        if not self.is_local:
             return None
+        size = self._size(file)
+        if size is None and (other := self._spelt_otherwise(file)) is not None:
+            return self._size(other)
+        return size
 
     def first_there(self, names: Iterable[str]) -> str:
         """The first of these names that is there; where none is, and in a remote folder, the first of all."""
@@ -83,6 +84,28 @@ class MediaFolder:
             raise InputError(f"source.media: {root.absolute()} {what}; point source.media at the folder of media files")
         if next(root.iterdir(), None) is None:
             raise InputError(f"source.media: {root.absolute()} is empty; unpack the media files there")
+
+    def _size(self, file: str) -> int | None:
+        try:
+            return os.stat(self._inside(file)).st_size
+        except (OSError, ValueError, MediaProblem):
+            return None
+
+    def _spelt_otherwise(self, file: str) -> str | None:
+        """The spelling under which a file is there that is not there by its name as the annotations have it.
+
+        Tables from Windows part folders by backslashes, and archives from macOS write `ä` as two characters where tables have one.
+        """
+        if file.isascii() and "\\" not in file:
+            return None
+        slashed = file.replace("\\", "/")
+        spellings = {slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))} - {file}
+        return next((name for name in sorted(spellings) if self._size(name) is not None), None)
+
+    def _read_remote(self, file: str) -> bytes:
+        if ".." in PurePosixPath(file).parts or file.startswith("/") or "://" in file:
+            raise MediaProblem("outside_media", f"{file} leads out of {self.root}")
+        return open_storage(self.root).read(file)
 
     def _read_local(self, file: str) -> bytes:
         path = self._below(file)

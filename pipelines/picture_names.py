@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def names_of(*, file: str | None, id: str, match: Match = "auto") -> Iterator[st
     """
     wanted = _BY_MATCH[match]
     if file is not None and "path" in wanted:
-        path = PurePosixPath(file.replace("\\", "/"))
+        path = PurePosixPath(unicodedata.normalize("NFC", file.replace("\\", "/")))
         yield f"path:{path}"
         yield f"base:{path.name}"
         coco = _COCO.fullmatch(path.name)

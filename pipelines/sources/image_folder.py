@@ -53,7 +53,9 @@ def build(config: Config, target: Target) -> Source:
 def _walked(config: Config, folder: MediaFolder) -> Iterator[Draft]:
     """Every file below a class folder, in the order of their paths; hidden files are none."""
     root = Path(folder.root)
-    found = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    folders = [Path(entry) for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
+    # A dataset that was written in here, such as the one being made, is no class.
+    found = sorted(folder.name for folder in folders if not (folder / "commits").is_dir())
     if not found:
         raise InputError(
             f"source.media: {root.absolute()} holds no folder; point it at the folder that holds one folder per class, "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -30,6 +32,19 @@ def test_a_file_below_the_folder_is_read_by_any_spelling_of_its_way(folder: Medi
     for name in ("below/a.jpg", "./below//a.jpg", "below/../below/a.jpg"):
         assert folder.read(name) == b"inside"
         assert folder.size(name) == len(b"inside")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_in_another_spelling_of_unicode_or_with_backslashes_is_found(
+    folder: MediaFolder, tmp_path: Path, form: Literal["NFC", "NFD"]
+) -> None:
+    (tmp_path / "media" / "below" / unicodedata.normalize(form, "Växjö.jpg")).write_bytes(b"town")
+    for name in ("below/Växjö.jpg", "below/Va\u0308xjo\u0308.jpg", "below\\Växjö.jpg", "below\\a.jpg"):
+        assert folder.size(name) == len(folder.read(name))
+    assert reason(folder, "below\\Östersund.jpg") == "missing_media"
+    for name in ("..\\secret.txt", "\\secret.txt"):
+        assert reason(folder, name) == "missing_media"
+        assert folder.size(name) is None
 
 
 def test_a_way_out_is_refused_before_anything_is_read(folder: MediaFolder, tmp_path: Path) -> None:

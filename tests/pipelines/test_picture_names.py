@@ -34,6 +34,7 @@ def find(names: PictureNames, file: str | None, *, id: str = "other", match: Mat
         ("val2017/000000000025.jpg", "COCO_val2014_000000000025.jpg"),
         ("000000000025.jpg", "COCO_train2014_000000000025_3.jpg"),
         ("clips/ab_1_2.avi", "ab_1_2.mp4"),
+        ("a\u0308.jpg", "photos\\ä.jpg"),
         ("ab.v2_1_2.FLAC", "ab.v2_1_2.wav"),
     ],
 )

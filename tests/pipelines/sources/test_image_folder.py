@@ -86,6 +86,14 @@ def test_a_folder_that_is_no_class_and_a_file_that_is_no_picture_are_rejects(
     assert done.reasons("annotation") == {"n99/n99_1.JPEG": "missing_field"}
 
 
+def test_a_dataset_that_was_written_beside_the_classes_is_none_of_them(convert: Any, put: Any, tmp_path: Path) -> None:
+    spec = put("cat/1.jpg", "dog/1.jpg")
+    output = str(tmp_path / "media" / "out")
+    first = convert(spec, output=output)
+    assert convert(spec, output=output).card == first.card
+    assert labels(first) == {"cat/1.jpg": ("cat", 0), "dog/1.jpg": ("dog", 1)}
+
+
 LISTS = {
     "LOC_val_solution.csv": "ImageId,PredictionString\nv_2,n01 1 2 3 4 n01 5 6 7 8\nv_1,n03 0 0 9 9\n",
     "val.txt": "v_2.JPEG 1\nv_1.JPEG 2\n",

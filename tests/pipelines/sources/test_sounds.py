@@ -80,11 +80,14 @@ def test_clotho_keeps_its_five_captions_and_their_numbers(tmp_path: Path, sounds
 
 
 def test_clotho_finds_names_with_spaces_around_them(tmp_path: Path, sounds: Any, convert: Any) -> None:
-    table = write(tmp_path / "clotho_captions_development.csv", "file_name,caption_1\n Växjö.wav,a\n b.wav ,b\n")
-    done = convert({"kind": "clotho", "annotations": table, "media": sounds(" Växjö.wav", "b.wav")})
+    table = write(
+        tmp_path / "clotho_captions_development.csv", "file_name,caption_1\n Växjö.wav,a\n b.wav ,b\na\u0308.wav,c\n"
+    )
+    done = convert({"kind": "clotho", "annotations": table, "media": sounds(" Växjö.wav", "b.wav", "ä.wav")})
     assert [(record.origin.id, record.origin.file) for record in done.dataset.records()] == [
         (" Växjö.wav", " Växjö.wav"),
         ("b.wav", "b.wav"),
+        ("a\u0308.wav", "ä.wav"),
     ]
 
 
