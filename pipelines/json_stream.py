@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator
 from io import TextIOWrapper
@@ -10,7 +9,7 @@ from json.decoder import JSONDecodeError
 from typing import Any, NoReturn, TextIO
 
 from pipelines.packed import open_raw
-from pipelines.raw_text import check_file
+from pipelines.raw_text import JSON_DECODER, beyond_json, check_file
 from shards.errors import InputError
 
 TOP = ""  # the name of the list where the file itself is one
@@ -89,7 +88,7 @@ class _Window:
         self._ended = False
         self._lines_before = 0
         self._column_before = 0  # characters of the line at hand that are no longer in the window
-        self._decode = json.JSONDecoder().raw_decode
+        self._decode = JSON_DECODER.raw_decode
 
     def peek(self) -> str:
         """The next character that is no space; empty at the end of the file."""
@@ -132,10 +131,8 @@ class _Window:
                 decided = error.pos < len(self._text) - _UNDECIDED and not error.msg.startswith("Unterminated string")
                 if decided or len(self._text) - self._at > _LONGEST_VALUE or not self._more():
                     raise self._error(error.msg, at=error.pos) from error
-            except RecursionError as error:
-                raise self._error("nested too deeply", at=self._at) from error
-            except ValueError as error:  # of Python's limit for whole numbers; no JSON is wrong with it
-                raise self._error("a number of too many digits", at=self._at) from error
+            except (RecursionError, ValueError) as error:
+                raise self._error(beyond_json(error), at=self._at) from error
             else:
                 if len(self._text) - end > _EXPONENT or not self._more():  # a number may go on behind the window
                     self._at = end

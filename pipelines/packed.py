@@ -134,6 +134,8 @@ def lines_of(file: BinaryIO, *, path: str, key: str) -> Iterator[bytes]:
                 f"{key}: {path}, line {number} is longer than {_LONGEST_LINE >> 30} GiB, so this is hardly a text with "
                 "lines; give the right file"
             )
+        if number == 1 and not line.endswith(b"\n") and b"\r" in line[:-1]:
+            raise InputError(f"{key}: {path} has the line ends of old Macs (CR alone); write it with LF or CRLF")
         yield line
 
 

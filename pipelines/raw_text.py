@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from shards.errors import InputError
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _HEAD = 4096  # bytes by which a file is judged
+_STRAY_CR = "\udc0d"  # no text holds it: undecodable bytes become surrogates from U+DC80 on
 _TAR_MARK = slice(257, 262)  # where a tar says `ustar`
 
 
@@ -53,7 +54,10 @@ def check_file(path: str, *, key: str) -> None:
         raise InputError(f"{key}: {file.absolute()} {what}; point {key} at the dataset's annotation file")
     with open_raw(path, key=key) as opened:
         head = opened.read(_HEAD)
-    if not head.strip():
+        opening = head.strip()
+        while head and not opening and (more := opened.read(_HEAD)):
+            opening = more.strip()
+    if not opening:
         raise InputError(f"{key}: {file.absolute()} is empty; download or unpack it again")
     inside = packing_of(head) or ("tar" if head[_TAR_MARK] == b"ustar" else None)
     if inside is not None:
@@ -86,13 +90,37 @@ def read_json(path: str, *, key: str) -> Any:
 def decode_json(text: str) -> Any:
     """Decode one JSON text; whatever it holds that Python cannot take is a `json.JSONDecodeError`, too."""
     try:
-        return json.loads(text)
+        return JSON_DECODER.decode(text)
     except json.JSONDecodeError:
         raise
-    except RecursionError as error:
-        raise json.JSONDecodeError("nested too deeply", text, 0) from error
-    except ValueError as error:
-        raise json.JSONDecodeError("a number of too many digits", text, 0) from error
+    except (RecursionError, ValueError) as error:
+        raise json.JSONDecodeError(beyond_json(error), text, 0) from error
+
+
+class _RepeatedKeyError(ValueError):
+    """An object says two things of one key."""
+
+
+def _whole_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of some keys and values; of a key with two values Python would lose the first without a word."""
+    whole = dict(pairs)
+    if (
+        len(whole) != len(pairs)
+        and (twice := next((key for key, value in pairs if whole[key] != value), None)) is not None
+    ):
+        raise _RepeatedKeyError(f"the key {printable(twice)[:80]!r} stands twice in one object, with two values")
+    return whole
+
+
+JSON_DECODER = json.JSONDecoder(object_pairs_hook=_whole_object)
+"""Decodes JSON as everywhere here; what it raises beside `JSONDecodeError` is told by `beyond_json`."""
+
+
+def beyond_json(error: RecursionError | ValueError) -> str:
+    """What is wrong with a text that is JSON by its grammar."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error) if isinstance(error, _RepeatedKeyError) else "a number of too many digits"
 
 
 def id_text(raw: Any) -> str | None:
@@ -115,13 +143,13 @@ class Row:
 def read_rows(path: str, *, key: str, delimiter: str) -> Iterator[Row]:
     """Read a CSV or TSV file row by row; blank lines are no rows.
 
-    A TSV is taken literally (web captions are full of stray quotes), a CSV by the usual quoting rules.
+    A TSV is taken literally (web captions are full of stray quotes), a CSV by the usual quoting rules. A CR ends a line
+    only before its LF; elsewhere it belongs to its cell.
 
     Raises:
         InputError: the file cannot be read as text, or a quote in it is never closed: all rows behind it would be one cell.
     """
     check_file(path, key=key)
-    csv.field_size_limit(2**31 - 1)  # a cell may hold a picture in base64
     with open_raw(path, key=key) as file:
         raw = lines_of(file, path=path, key=key)
         first = next(raw)
@@ -135,28 +163,64 @@ def read_rows(path: str, *, key: str, delimiter: str) -> Iterator[Row]:
                 yield line.decode("utf-8", "surrogateescape")
             ended = True
 
-        literal = delimiter == "\t"
-        reader = csv.reader(lines(), delimiter=delimiter, quoting=csv.QUOTE_NONE if literal else csv.QUOTE_MINIMAL)
-        number = 0
-        while True:
-            first_line = reader.line_num + 1
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                raise InputError(
-                    f"{key}: {path}, line {reader.line_num}: {error}; is it really delimited text?"
-                ) from error
-            if cells is None:
-                return
-            if ended:  # a row that asked for more than the last line
-                raise InputError(
-                    f"{key}: {path}: a quote that opens in the row of line {first_line} is never closed; "
-                    "close it, or double the quotes inside of texts; where the file was cut, download or unpack it again"
-                )
-            if any(cell.strip() for cell in cells):
-                number += 1
-                yield Row(number=number, offset=start, size=consumed - start, cells=tuple(cells))
-            start = consumed
+        line_number = number = 0
+        try:
+            for cells, line_count in _split(lines(), delimiter):
+                if ended:  # a row that asked for more than the last line
+                    raise InputError(
+                        f"{key}: {path}: a quote that opens in the row of line {line_number + 1} is never closed; "
+                        "close it, or double the quotes inside of texts; where the file was cut, download or unpack it again"
+                    )
+                line_number = line_count
+                if any(cell.strip() for cell in cells):
+                    number += 1
+                    yield Row(number=number, offset=start, size=consumed - start, cells=tuple(cells))
+                start = consumed
+        except csv.Error as error:  # a cell of 2 GiB
+            raise InputError(
+                f"{key}: {path}, in the row of line {line_number + 1}: {error}; is it really delimited text?"
+            ) from error
+
+
+def cells_of(row: bytes, *, delimiter: str) -> Sequence[str]:
+    """The cells of a row, by the bytes that a `Row` says are its own."""
+    lines = row.decode("utf-8", "surrogateescape").split("\n")
+    return next(cells for cells, _ in _split((f"{line}\n" for line in lines), delimiter) if cells)
+
+
+def _split(lines: Iterator[str], delimiter: str) -> Iterator[tuple[Sequence[str], int]]:
+    """Yield (cells, how many lines have been read) of every row."""
+    if delimiter == "\t":
+        for number, line in enumerate(lines, start=1):
+            yield line.removesuffix("\n").removesuffix("\r").split("\t"), number
+        return
+    csv.field_size_limit(2**31 - 1)  # a cell may hold a picture in base64
+    has_stray = False
+
+    def endings_alone() -> Iterator[str]:
+        """The lines with a stand-in for each CR that ends none: `csv` would take it for the end of a row, and stop."""
+        nonlocal has_stray
+        for line in lines:
+            end = len(line.removesuffix("\n").removesuffix("\r")) if "\r" in line else 0
+            if line.find("\r", 0, end) < 0:
+                yield line
+            else:
+                has_stray = True
+                yield line[:end].replace("\r", _STRAY_CR) + line[end:]
+
+    reader = csv.reader(endings_alone(), delimiter=delimiter)
+    for cells in reader:
+        yield [cell.replace(_STRAY_CR, "\r") for cell in cells] if has_stray else cells, reader.line_num
+
+
+def first_character(path: str, *, key: str) -> str:
+    """The first character of a text file that is no space. Raises `InputError` as `check_file`."""
+    check_file(path, key=key)
+    with open_raw(path, key=key) as file:
+        while text := file.read(_HEAD).decode("utf-8", "replace"):
+            if found := text.removeprefix("\ufeff").strip():
+                return found[0]
+    return ""
 
 
 def first_line(path: str, *, key: str) -> str:
@@ -167,10 +231,10 @@ def first_line(path: str, *, key: str) -> str:
 
 
 def delimiter_of(path: str, *, key: str) -> str:
-    """Tab or comma: by the file's ending, else by whether its first line has a tab."""
+    """What parts the cells of a file: by its ending, else by its first line. Some write semicolons or bars into a `.csv`."""
     ending = Path(plain_name(path)).suffix.lower()
     if ending in {".tsv", ".token"}:
         return "\t"
-    if ending == ".csv":
-        return ","
-    return "\t" if "\t" in first_line(path, key=key) else ","
+    first = first_line(path, key=key)
+    likely = ",;|\t" if ending == ".csv" else "\t,;|"
+    return next((delimiter for delimiter in likely if delimiter in first), ",")

@@ -6,7 +6,6 @@ cell again without reading the table.
 
 from __future__ import annotations
 
-import csv
 import glob
 import json
 import os
@@ -30,14 +29,13 @@ from pipelines.packed import (
     read_slice,
     size_of,
 )
-from pipelines.raw_text import check_file, decode_json, delimiter_of, read_rows
+from pipelines.raw_text import cells_of, check_file, decode_json, delimiter_of, first_character, read_rows
 from shards.errors import InputError
 
 KEY = "source.annotations"
 _BATCH_ROWS = 64  # of a Parquet file at a time: pictures are large
 _PLANNED_ROWS = 1024  # of a Parquet file at a time while planning: a text may still be a picture in base64
 _ENDINGS = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".pq"})
-_HEAD = 4096  # bytes in which a JSON file has begun
 _ROWS_LOOKED_AT = 1000  # for the names of columns, where each row has its own
 Address = Mapping[str, Any]  # JSON values; opaque to everyone but the table
 
@@ -106,9 +104,7 @@ def _open(path: str) -> Table:
     if ending in {".parquet", ".pq"}:
         return ParquetTable(path)
     if ending == ".json":
-        with open_raw(path, key=KEY) as file:
-            is_list = file.read(_HEAD).decode("utf-8-sig", "replace").lstrip().startswith("[")
-        return JsonListTable(path) if is_list else JsonLinesTable(path)
+        return JsonListTable(path) if first_character(path, key=KEY) == "[" else JsonLinesTable(path)
     return JsonLinesTable(path) if ending in {".jsonl", ".ndjson"} else DelimitedTable(path)
 
 
@@ -144,14 +140,7 @@ class DelimitedTable:
                 )
 
     def cell(self, address: Address, column: str) -> Any:
-        text = _slice(self.path, address).decode("utf-8", "surrogateescape")
-        literal = self._delimiter == "\t"
-        reader = csv.reader(
-            text.splitlines(keepends=True),
-            delimiter=self._delimiter,
-            quoting=csv.QUOTE_NONE if literal else csv.QUOTE_MINIMAL,
-        )
-        return next(row for row in reader if row)[self._place(column)]
+        return cells_of(_slice(self.path, address), delimiter=self._delimiter)[self._place(column)]
 
     def _place(self, column: str) -> int:
         if self._header.count(column) > 1:
@@ -189,7 +178,9 @@ class JsonLinesTable:
                 try:
                     values = decode_json(line.decode("utf-8-sig", "surrogateescape"))
                 except json.JSONDecodeError as error:
-                    raise InputError(f"{KEY}: {self.path}, line {number}: no valid JSON ({error.msg})") from error
+                    raise InputError(
+                        f"{KEY}: {self.path}, line {number}: no valid JSON ({error.msg}); each line must be a whole object"
+                    ) from error
                 if not isinstance(values, dict):
                     raise InputError(f"{KEY}: {self.path}, line {number}: not a JSON object; each line must be one")
                 yield address, values
