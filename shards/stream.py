@@ -139,16 +139,19 @@ class RecordStream:
     def make(self, address: Address, use: Callable[[Item], T]) -> T:
         """Read an item and make something of it; a `DamagedRecordError` from either moves on to the slot's next reserve."""
         candidate = address
+        last: DamagedRecordError | None = None
         for attempt in range(_RESERVES):
             try:
                 return use(self.read(candidate))
             except DamagedRecordError as problem:
                 self._note(candidate, problem)
+                last = problem
             candidate = self.stream.reserve(address, attempt)
         raise BudgetError(
-            f"{_RESERVES} reserves in a row were damaged in {address.source!r}, beginning at shard "
-            f"{self._shard_name(address)}; run `python -m jobs verify dataset=…` on it"
-        )
+            f"{_RESERVES} records in a row cannot be used in {address.source!r}, beginning at shard "
+            f"{self._shard_name(address)}, the last of them because: {last}; run `python -m jobs verify dataset=…` on it, or "
+            "choose a dataset that holds what the task looks at"
+        ) from last
 
     def read(self, address: Address) -> Item:
         """Read exactly this item.

@@ -130,6 +130,17 @@ def test_what_a_task_cannot_use_counts_as_damaged_too(dataset: Dataset) -> None:
     assert records.damages
 
 
+def test_a_task_that_can_use_no_record_at_all_stops_the_run_with_the_reason(dataset: Dataset) -> None:
+    def refuse(item: Item) -> str:
+        raise DamagedRecordError(f"record {item.record.key!r} has no picture")
+
+    records = train(dataset, budget=DamageBudget(share=1, count=0))
+    with pytest.raises(
+        BudgetError, match=r"in a row cannot be used in 'made'.* because: record 'made-\d+' has no picture"
+    ):
+        records.make(records.stream.batch(0)[0], refuse)
+
+
 def test_past_the_budget_the_run_stops_and_says_which_records(dataset: Dataset) -> None:
     damage(dataset, "made-00003", "made-00103", "made-00203")
     tolerant = train(open_dataset(dataset.path), budget=DamageBudget(share=0.1, count=0))
