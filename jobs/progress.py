@@ -64,6 +64,7 @@ class Bar:
     def advance(self, amount: int = 1, *, note: str | None = None, **counts: int) -> None:
         """Say that `amount` more units are done; `counts` such as `records=…` are added up and shown."""
         self.done += amount
+        self.total = max(self.total, self.done)  # more than expected, as where files of a damaged dataset are missing
         for name, count in counts.items():
             self._counts[name] = self._counts.get(name, 0) + count
         if note is not None:

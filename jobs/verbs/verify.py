@@ -15,6 +15,9 @@ from shards.repair import Reconvert, repair
 from shards.stores import open_storage
 from shards.verify import verify
 
+MENDING = (
+    "; repair=true mends what can be mended, with source.annotations=… source.media=… also what only the raw data hold"
+)
 HELP = "checks a dataset against its commits, manifest, index and checksums; exit 1 names what is damaged"
 
 
@@ -45,7 +48,7 @@ def run(config: Config, *, dry_run: bool) -> int:
     for damage in damages:
         print(damage)
     if damages:
-        print(f"{config.dataset}: {count_text(len(damages), 'damaged place')}")
+        print(f"{config.dataset}: {count_text(len(damages), 'damaged place')}{'' if config.repair else MENDING}")
         return 1
     card = read_card(storage)
     counts = ((card.shards, "shard"), (card.records, "record"), (card.annotations, "annotation"))
