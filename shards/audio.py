@@ -12,6 +12,7 @@ from shards.records import Media, MediaProblem
 
 _DIGITS = 6  # of seconds: finer than a sample at any rate in use
 _FLOAT_FORMATS = frozenset({"flt", "fltp", "dbl", "dblp"})
+_RATES = range(100, 1_000_001)  # Hz; a header that says another is broken, and following it could take all memory
 _XING_REACH = 256  # bytes of the first MP3 frame in which its table of contents may begin
 
 
@@ -53,8 +54,18 @@ def sound_stream(opened: Any, container: Container) -> Any:
         raise MediaProblem("unsupported", f"the {container.extension} file has no sound")
     if stream.codec_context is None or not stream.sample_rate:
         raise MediaProblem("unsupported", f"no decoder for the sound of the {container.extension} file")
+    check_rate(stream.sample_rate)
     stream.codec_context.thread_type = "NONE"
     return stream
+
+
+def check_rate(rate: int) -> None:
+    """Refuse a rate that no sound has. Raises `MediaProblem`."""
+    if rate not in _RATES:
+        raise MediaProblem(
+            "unsupported",
+            f"{rate:,} samples per second are stated, where {_RATES.start} to {_RATES.stop - 1:,} are possible",
+        )
 
 
 def _decode(opened: Any, stream: Any) -> tuple[int, int]:

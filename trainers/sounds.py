@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from shards.audio import sound_stream
+from shards.audio import check_rate, sound_stream
 from shards.config import Config
 from shards.containers import container_of, open_container
 from shards.errors import MissingLibraryError
@@ -27,6 +27,7 @@ from trainers.decode import DecodeError
 _SOUNDFILE_READS = frozenset({"wav", "flac", "ogg", "mp3"})  # tar extensions
 # Seeking in the others is wrong for soundfile in MP3s of variable rate and near the end of Vorbis.
 _SOUGHT_EXACTLY = frozenset({"WAV", "WAVEX", "RF64", "FLAC"})  # its names of formats
+_LARGEST_FILTER = 1 << 20  # numbers of a resampling filter
 _MARGIN_S = 0.01  # of sound beside a stretch: more than the reach of the resampling filter
 
 
@@ -65,7 +66,7 @@ def decode_sound(
         raise DecodeError(f"the sound ends before {start_s:g} s")
     mono = torch.from_numpy(part.samples.mean(axis=1, dtype=np.float32))
     if part.rate != rate:
-        mono = _resampler(part.rate, rate)(mono[None])[0][part.lead * rate // part.rate :]
+        mono = _resampled(mono, part.rate, rate)[part.lead * rate // part.rate :]
     return mono if length_s is None else mono[: round(length_s * rate)]
 
 
@@ -161,6 +162,7 @@ def _by_soundfile(data: bytes, start_s: float, length_s: float | None, wanted: i
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             rate = int(sound.samplerate)
+            check_rate(rate)
             start = round(start_s * rate)
             if start >= sound.frames:
                 return _Part(np.zeros((0, 1), dtype=np.float32), 0, rate)
@@ -214,6 +216,24 @@ def _lead(start: int, rate: int, wanted: int) -> int:
 def _samples_for(length_s: float, rate: int) -> int:
     """A few more than the stretch holds, so that resampling has what it needs at the end."""
     return round(length_s * rate) + int(_MARGIN_S * rate)
+
+
+def _resampled(mono: Tensor, found: int, wanted: int) -> Tensor:
+    """(n,) at one rate → (about n · wanted / found,) at another."""
+    common = math.gcd(found, wanted)
+    if (found // common) * (wanted // common) <= _LARGEST_FILTER:
+        resampled: Tensor = _resampler(found, wanted)(mono[None])[0]
+        return resampled
+    # 44,101 Hz and 16,000 Hz have no step in common: torchaudio's table of all phases would take gigabytes.
+    try:
+        import av
+    except ImportError as problem:
+        raise MissingLibraryError(f"a sound of {found} Hz needs PyAV: install ostraka[video]") from problem
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=wanted)
+    frame = av.AudioFrame.from_ndarray(mono.numpy()[None], format="fltp", layout="mono")
+    frame.rate = found
+    parts = [part.to_ndarray()[0] for given in (frame, None) for part in resampler.resample(given)]
+    return torch.from_numpy(np.concatenate(parts))
 
 
 @lru_cache(64)

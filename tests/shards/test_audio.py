@@ -23,6 +23,12 @@ def test_odd_rates_and_channels_are_kept_as_they_are(rate: int, channels: int) -
     assert media.duration_s == pytest.approx(0.5, abs=1 / rate)
 
 
+@pytest.mark.parametrize("rate", [3, 1_234_567_891])
+def test_a_rate_that_no_sound_has_is_a_broken_header(rate: int) -> None:
+    data = sound_bytes()
+    assert reason(data[:24] + rate.to_bytes(4, "little") + data[28:]) == "unsupported"
+
+
 def test_silence_is_a_sound() -> None:
     assert probe_media(sound_bytes(volume=0), kind="audio").duration_s == 0.5
 

@@ -78,6 +78,29 @@ def test_a_stretch_is_the_very_part_of_the_whole_sound(form: str, subtype: str, 
             torch.testing.assert_close(part[: len(expected)], expected[: len(part)], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("rate", [7_999, 44_101])
+def test_rates_without_a_common_step_are_resampled_without_a_table_of_all_phases(
+    rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.sounds._resampler", None)
+    data = written(tone(3.0, rate=rate), rate=rate)
+    expected = tone(3.0, rate=16_000)
+    whole = decode_sound(data, rate=16_000).numpy()
+    part = decode_sound(data, rate=16_000, start_s=2.0, length_s=0.5).numpy()
+    assert abs(len(whole) - len(expected)) <= 1
+    assert np.abs(whole[100:-100] - expected[100 : len(whole) - 100]).max() < 2e-3
+    assert len(part) == 8_000
+    assert np.abs(part - expected[32_000:40_000]).max() < 2e-3
+
+
+@pytest.mark.parametrize("rate", [3, 1_234_567_891])
+def test_a_rate_that_no_sound_has_is_refused(rate: int) -> None:
+    data = bytearray(written(tone(0.5)))
+    data[24:28] = rate.to_bytes(4, "little")  # where a WAV says it
+    with pytest.raises(DecodeError, match=f"{rate:,} samples per second are stated"):
+        decode_sound(bytes(data), rate=16_000)
+
+
 @pytest.mark.parametrize(("form", "subtype"), [("WAV", "PCM_24"), ("FLAC", "PCM_24"), ("WAV", "FLOAT")])
 @pytest.mark.parametrize(("start", "length"), [(0.0, None), (0.25, 0.5), (0.3337, 0.1), (0.9, 5.0)])
 def test_a_stretch_is_exact_to_the_sample(form: str, subtype: str, start: float, length: float | None) -> None:
