@@ -94,11 +94,11 @@ def retrievals_section(evaluation: Evaluation, locator: Locator, *, count: int) 
     best, worst = choose_retrievals(list(evaluation.retrievals("text_to_image")), count)
     if not best and not worst:
         return None
-    parts = [tag("h3", f"The {len(best)} best")] if best else []
+    parts = [tag("h3", _counted(best, "best"))] if best else []
     parts += [tag("div", *(_shelf(retrieval, locator) for retrieval in best), class_="shelves")] if best else []
     if worst:
         parts += [
-            tag("h3", f"The {len(worst)} worst"),
+            tag("h3", _counted(worst, "worst")),
             tag("div", *(_shelf(retrieval, locator) for retrieval in worst), class_="shelves"),
         ]
     return tag(
@@ -114,6 +114,10 @@ def retrievals_section(evaluation: Evaluation, locator: Locator, *, count: int) 
         *parts,
         id="retrievals",
     )
+
+
+def _counted(retrievals: Sequence[Retrieval], which: str) -> str:
+    return f"The {which}" if len(retrievals) == 1 else f"The {len(retrievals)} {which}"
 
 
 def choose_retrievals(retrievals: Sequence[Retrieval], count: int) -> tuple[list[Retrieval], list[Retrieval]]:
