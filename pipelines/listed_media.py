@@ -63,9 +63,7 @@ class ListedMedia:
 
     @cached_property
     def _by_stem(self) -> dict[str, str]:
-        # Of several files with one name the shallowest and first is taken, whatever order the disk lists them in.
-        ranked = sorted(self._files, key=lambda file: (file.count("/"), file), reverse=True)
-        return {_spelt(PurePosixPath(file).stem): file for file in ranked}
+        return {_spelt(PurePosixPath(file).stem): file for file in self._ranked}
 
     @cached_property
     def _by_name(self) -> dict[str, str]:
@@ -73,6 +71,13 @@ class ListedMedia:
         return {_spelt(PurePosixPath(file).name): file for file in ranked} | {
             _spelt(file): file for file in self._files
         }
+
+    @property
+    def _ranked(self) -> list[str]:
+        """The files, the best last: of several with one name the shallowest is taken, and a sound before the clip it is of."""
+        order = {ending: rank for rank, ending in enumerate(self._endings)}
+        key = {file: (file.count("/"), order[PurePosixPath(file).suffix.lower()], file) for file in self._files}
+        return sorted(self._files, key=key.__getitem__, reverse=True)
 
     def _walk(self) -> Iterator[str]:
         root = Path(self._folder.root)

@@ -223,6 +223,21 @@ def first_character(path: str, *, key: str) -> str:
     return ""
 
 
+def read_headed_rows(path: str, *, key: str, delimiter: str) -> tuple[tuple[str, ...], Iterator[Row]]:
+    """The names in the first row of a CSV or TSV file, and the rows behind it.
+
+    Raises:
+        InputError: there is no row at all, or as `read_rows`.
+    """
+    rows = read_rows(path, key=key, delimiter=delimiter)
+    first = next(rows, None)
+    if first is None:
+        raise InputError(
+            f"{key}: {path} has no rows; its first line must name the columns, so download or unpack it again"
+        )
+    return tuple(cell.strip() for cell in first.cells), rows
+
+
 def first_line(path: str, *, key: str) -> str:
     """The first line of a text file, at most 64 KiB of it, without its end. Raises `InputError` as `check_file`."""
     check_file(path, key=key)

@@ -17,7 +17,7 @@ from pydantic import field_validator
 from pipelines.drafts import Draft, Place, drafted_from_files, usable_text
 from pipelines.listed_media import ListedMedia
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import first_line, is_broken, read_rows
+from pipelines.raw_text import first_line, is_broken, read_headed_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 from shards.records import Label
@@ -112,8 +112,7 @@ def _from_names(files: Sequence[str], pattern: re.Pattern[str], classes: _Classe
 
 def _from_table(config: Config, files: ListedMedia, classes: _Classes) -> list[Draft]:
     key = "source.annotations"
-    rows = read_rows(config.annotations, key=key, delimiter=_delimiter(config.annotations, key=key))
-    header = [cell.strip() for cell in next(rows).cells]
+    header, rows = read_headed_rows(config.annotations, key=key, delimiter=_delimiter(config.annotations, key=key))
     file_column, name_column, index_column = (
         next((name for name in names if name in header), None)
         for names in (_FILE_COLUMNS, _NAME_COLUMNS, _INDEX_COLUMNS)
@@ -153,8 +152,7 @@ class _Classes:
         if path is None:
             return
         key = "source.classes"
-        rows = read_rows(path, key=key, delimiter=_delimiter(path, key=key))
-        header = [cell.strip() for cell in next(rows).cells]
+        header, rows = read_headed_rows(path, key=key, delimiter=_delimiter(path, key=key))
         names = next((name for name in _NAME_COLUMNS if name in header), None)
         indices = next((name for name in _INDEX_COLUMNS if name in header), None)
         if names is None or indices is None:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pipelines.drafts import Draft, Place, drafted_from_files
 from pipelines.listed_media import ListedMedia
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import printable, read_rows
+from pipelines.raw_text import printable, read_headed_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 
@@ -76,8 +76,7 @@ def _place(youtube: str, start: float, *, caption_id: str, config: Config, files
 
 
 def _rows(path: str) -> Iterator[tuple[dict[str, str], str]]:
-    rows = read_rows(path, key=_KEY, delimiter=",")
-    header = [cell.strip() for cell in next(rows).cells]
+    header, rows = read_headed_rows(path, key=_KEY, delimiter=",")
     if not set(_COLUMNS) <= set(header):
         raise InputError(
             f"{_KEY}: {path} has not the columns {', '.join(_COLUMNS)} (it has {', '.join(header)[:200]}); "

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pipelines.drafts import Draft, Place, drafted_from_files
 from pipelines.listed_media import ListedMedia
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import is_broken, printable, read_rows
+from pipelines.raw_text import is_broken, printable, read_headed_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 from shards.records import RejectReason
@@ -35,8 +35,7 @@ def build(config: Config, target: Target) -> Source:
 
 
 def _sounds(path: str, files: ListedMedia) -> list[Draft]:
-    rows = read_rows(path, key=_KEY, delimiter=",")
-    header = [cell.strip() for cell in next(rows).cells]
+    header, rows = read_headed_rows(path, key=_KEY, delimiter=",")
     columns = [name for name in header if _CAPTION.fullmatch(name)]
     if "file_name" not in header or not columns:
         raise InputError(

@@ -90,10 +90,10 @@ def _by_media(path: str, ids: NotedIds) -> Iterator[tuple[str, tuple[int, dict[s
 
 def _named(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """Which key of an object names its picture, clip or sound, and the name; None where none does."""
-    key = next((key for key in _MEDIA if key in row), "")
-    name = row.get(key)
+    key = next((key for key in _MEDIA if key in row), None)
+    name = None if key is None else row[key]
     usable = isinstance(name, str | int) and not isinstance(name, bool) and name != "" and not is_broken(str(name))
-    return (key, str(name)) if usable else None
+    return (key, str(name)) if key is not None and usable else None
 
 
 def _item(row: Mapping[str, Any], *, where: str, folder: MediaFolder) -> Draft:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 from pipelines.drafts import Draft, Place, drafted_from_files
 from pipelines.grouping import grouped
 from pipelines.media_folder import MediaFolder
-from pipelines.raw_text import Row, decode_json, first_line, is_broken, printable, read_rows
+from pipelines.raw_text import Row, decode_json, first_line, is_broken, printable, read_headed_rows, read_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 
@@ -79,7 +77,7 @@ def _lines(config: Config) -> Iterator[Line]:
         yield from _token_lines(read_rows(config.annotations, key=KEY, delimiter="\t"))
     else:
         # Flickr30k's results.csv has `|` between its columns, the others a comma.
-        yield from _csv_lines(config, first, delimiter="|" if "|" in first else ",")
+        yield from _csv_lines(config, delimiter="|" if "|" in first else ",")
 
 
 def _token_lines(rows: Iterator[Row]) -> Iterator[Line]:
@@ -89,18 +87,19 @@ def _token_lines(rows: Iterator[Row]) -> Iterator[Line]:
         yield id.rpartition("#")[0] or id, [(id if "#" in id else None, text)], f"row {row.number}", None, 0
 
 
-def _csv_lines(config: Config, first: str, *, delimiter: str) -> Iterator[Line]:
+def _csv_lines(config: Config, *, delimiter: str) -> Iterator[Line]:
     path = config.annotations
-    header = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+    names, rows = read_headed_rows(path, key=KEY, delimiter=delimiter)
+    header = [name.lower() for name in names]
     name, text = _column(header, _NAME_COLUMNS), _column(header, _TEXT_COLUMNS)
     if name is None or text is None:
         raise InputError(
             f"{KEY}: {path} is neither a token file (name.jpg#0<TAB>caption) nor a CSV with the columns "
-            f"image and caption (its first line is {first[:80]!r}); for other tables use source.kind=table"
+            f"image and caption (its first line is {delimiter.join(names)[:80]!r}); for other tables use source.kind=table"
         )
     number, split = _column(header, _NUMBER_COLUMNS), _column(header, (_SPLIT,))
     there: set[str] = set()
-    for row in islice(read_rows(path, key=KEY, delimiter=delimiter), 1, None):
+    for row in rows:
         # A caption with an unquoted delimiter falls into several cells; only in the last column do these belong together.
         last = len(header) - 1
         cells = [*row.cells[:last], delimiter.join(row.cells[last:])] if text == last else row.cells

@@ -15,7 +15,7 @@ from pipelines.drafts import Draft, Place, drafted_from_files
 from pipelines.listed_media import ListedMedia, listed_clips
 from pipelines.media_folder import MediaFolder
 from pipelines.packed import plain_name
-from pipelines.raw_text import check_file, printable, read_json, read_rows
+from pipelines.raw_text import check_file, printable, read_headed_rows, read_json
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 
@@ -100,8 +100,7 @@ def _from_corpus(content: Mapping[str, Any], config: Config, files: ListedMedia)
 
 
 def _from_csv(path: str, files: ListedMedia) -> Iterable[Draft]:
-    rows = read_rows(path, key=_KEY, delimiter=",")
-    header = [cell.strip() for cell in next(rows).cells]
+    header, rows = read_headed_rows(path, key=_KEY, delimiter=",")
     if "video_id" not in header or "sentence" not in header:
         raise InputError(
             f"{_KEY}: {path} has no columns `video_id` and `sentence` (it has {', '.join(header)[:200]}); a list of clips "

@@ -13,7 +13,7 @@ from pipelines.drafts import Draft, drafted_from_files
 from pipelines.listed_media import ListedMedia, clip_name, listed_clips
 from pipelines.media_folder import MediaFolder
 from pipelines.msvd_clips import MsvdClips
-from pipelines.raw_text import first_line, printable, read_json, read_rows
+from pipelines.raw_text import first_line, printable, read_headed_rows, read_json, read_rows
 from pipelines.source import Source, SourceConfig, Target
 from shards.errors import InputError
 
@@ -67,8 +67,7 @@ def _captions(config: Config) -> Iterator[tuple[str, Any, str]]:
 
 
 def _from_corpus(path: str, language: str | None) -> Iterator[tuple[str, Any, str]]:
-    rows = read_rows(path, key=_KEY, delimiter=",")
-    header = [cell.strip() for cell in next(rows).cells]
+    header, rows = read_headed_rows(path, key=_KEY, delimiter=",")
     if lacking := [name for name in _COLUMNS if name not in header]:
         raise InputError(
             f"{_KEY}: {path} has no column {lacking[0]}; give the corpus's own CSV or AllVideoDescriptions.txt"

@@ -112,13 +112,19 @@ class _TableSource:
         listed = isinstance(value, list)
         for number, part in enumerate(value if isinstance(value, list) else [value]):
             if form == "path":
-                yield {"kind": kind, "file": part.strip()} if isinstance(part, str) and part.strip() else {}
+                usable = isinstance(part, str) and part.strip()
+                yield {"kind": kind, "file": self._file(part)} if usable else {}
                 continue
             if form == "base64" and not (isinstance(part, str) and part.strip()):
                 yield {}
                 continue
             at = {"table": table, "address": dict(row.address), "column": column, "fingerprint": fingerprint(part)}
             yield {"kind": kind, "at": at | ({"element": number} if listed else {})}
+
+    def _file(self, cell: str) -> str:
+        """The name in a cell, without the white space around it unless that belongs to it."""
+        name = cell.strip()
+        return name if name == cell else self._folder.first_there((name, cell))
 
     def _id(self, row: TableRow, media: Sequence[Mapping[str, Any]]) -> str | None:
         """What names the media item of a row; None where nothing does, so that each row is one of its own."""

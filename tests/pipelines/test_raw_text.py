@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.json_lines import read_json_lines
 from pipelines.json_stream import stream_json
-from pipelines.raw_text import cells_of, delimiter_of, id_text, read_json, read_rows
+from pipelines.raw_text import cells_of, delimiter_of, id_text, read_headed_rows, read_json, read_rows
 from shards.errors import InputError
 
 READERS: dict[str, Callable[[str], object]] = {
@@ -145,3 +145,12 @@ def test_blank_space_before_the_content_is_no_empty_file(reader: str, tmp_path: 
     path.write_text(" \n" * 9000)
     with pytest.raises(InputError, match="is empty"):
         READERS[reader](str(path))
+
+
+def test_a_table_without_a_row_is_said_to_have_none(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("\n,,\n")
+    with pytest.raises(InputError, match="has no rows"):
+        read_headed_rows(str(tmp_path / "t.csv"), key="k", delimiter=",")
+    (tmp_path / "t.csv").write_text("\n a ,b\n1,2\n")
+    header, rows = read_headed_rows(str(tmp_path / "t.csv"), key="k", delimiter=",")
+    assert (header, [row.cells for row in rows]) == (("a", "b"), [("1", "2")])

@@ -79,6 +79,17 @@ def test_clotho_keeps_its_five_captions_and_their_numbers(tmp_path: Path, sounds
     assert done.reasons("annotation") == {"b.wav#2": "empty_text"}
 
 
+def test_a_sound_is_taken_before_the_clip_that_it_is_of(tmp_path: Path, sounds: Any, convert: Any) -> None:
+    table = write(tmp_path / "val.csv", "audiocap_id,youtube_id,start_time,caption\n1,abc,30,a tone\n")
+    done = convert(
+        {"kind": "audiocaps", "annotations": table, "media": sounds("abc.mp4", "abc.wav", "below/abc_30.mp4")}
+    )
+    assert [record.origin.file for record in done.dataset.records()] == ["below/abc_30.mp4"]
+    (tmp_path / "sounds" / "below" / "abc_30.mp4").unlink()
+    done = convert({"kind": "audiocaps", "annotations": table, "media": str(tmp_path / "sounds")})
+    assert [record.origin.file for record in done.dataset.records()] == ["abc.wav"]
+
+
 def test_clotho_finds_names_with_spaces_around_them(tmp_path: Path, sounds: Any, convert: Any) -> None:
     table = write(
         tmp_path / "clotho_captions_development.csv", "file_name,caption_1\n Växjö.wav,a\n b.wav ,b\na\u0308.wav,c\n"

@@ -59,6 +59,15 @@ def test_paths_are_relative_to_the_media_folder_and_repeated_rows_add_captions(
     assert done.captions == {"a.jpg": ["one", "three"], "b.jpg": ["two"]}
 
 
+def test_white_space_around_a_path_is_none_of_it_unless_the_file_is_called_so(
+    convert: Any, source: Any, photos: Path
+) -> None:
+    (photos / "b.jpg").rename(photos / " b.jpg")
+    rows = [{"file": " a.jpg ", "text": "one"}, {"file": " b.jpg", "text": "two"}]
+    done = convert(source("t.csv", rows, media=str(photos)))
+    assert done.captions == {"a.jpg": ["one"], " b.jpg": ["two"]}
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_list_of_captions_and_an_id_column(convert: Any, source: Any, photos: Path, name: str) -> None:
     rows = [{"id": "x1", "file": "a.jpg", "text": ["one", "two"]}, {"id": "x2", "file": "b.jpg", "text": ["three"]}]
