@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import xxhash
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from shards.errors import ConfigError
@@ -84,13 +85,24 @@ def _sentences(error: ValidationError, model: type[BaseModel], data: Mapping[str
             known = parent.model_fields if parent else ()
             sentences.append(f"unknown key {key!r}: {nearest(location[-1], known)}")
         elif problem["type"] == "missing":
-            sentences.append(f"missing key {key!r}: set it as {key}=…")
+            parent = _model_at(model, location[:-1])
+            field = parent.model_fields.get(location[-1]) if parent else None
+            sentences.append(f"missing key {key!r}: {_how_to_set(key, field)}")
         elif problem["type"] == "value_error":
             named = f"{key}: " if location or where else ""  # keys that do not go together name themselves
             sentences.append(f"{named}{problem['ctx']['error']}")
         else:
             sentences.append(f"{key}: {_expected(problem, key)}, not {problem['input']!r}")
     return sentences
+
+
+def _how_to_set(key: str, field: FieldInfo | None) -> str:
+    """What to write for a key: a value, keys of its own, or keys of each of the groups that are named in it."""
+    plain = None if field is None else typing.get_origin(field.annotation) or field.annotation
+    if field is None or not isinstance(plain, type) or not issubclass(plain, dict | BaseModel):
+        return f"set it as {key}=…"
+    named = ".<name>" if issubclass(plain, dict) and nested_models(field.annotation) else ""
+    return f"set its keys, {key}{named}.<key>=…"
 
 
 def _expected(problem: ErrorDetails, key: str) -> str:

@@ -41,6 +41,11 @@ class Outer(Config):
     shape: Disc | Square = Disc()
 
 
+class Needy(Config):
+    select: Inner
+    groups: dict[str, Inner]
+
+
 def test_overrides_go_on_top_of_a_preset_file(tmp_path: Path) -> None:
     preset = tmp_path / "mine.yaml"
     preset.write_text("dataset: a\nselect: {top_k: 3}\n")
@@ -73,6 +78,8 @@ def test_a_wrong_override_is_one_sentence_that_names_the_key(override: str, part
 def test_a_missing_key_and_an_unknown_preset_are_named() -> None:
     with pytest.raises(ConfigError, match="missing key 'dataset'"):
         load_config(Outer, None, [], verb="none")
+    with pytest.raises(ConfigError, match=r"set its keys, select\.<key>=….*set its keys, groups\.<name>\.<key>=…"):
+        load_config(Needy, None, [], verb="none")
     with pytest.raises(ConfigError, match="no preset 'nowhere'"):
         load_config(Outer, "nowhere", [], verb="train")
 
