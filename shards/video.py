@@ -41,6 +41,9 @@ def probe_video(data: bytes, *, max_pixels: int) -> Media:
     with open_container(data, container) as opened:
         stream = picture_stream(opened, container, max_pixels=max_pixels)
         sound = opened.streams.best("audio")
+        has_sound = (
+            sound is not None and sound.codec_context is not None
+        )  # a track that nothing here can decode is none
         pictures = _read(opened, stream)
         return Media(
             member=_VIDEO_EXTENSIONS.get(container.extension, container.extension),
@@ -50,8 +53,8 @@ def probe_video(data: bytes, *, max_pixels: int) -> Media:
             frames=pictures.count,
             fps=round(pictures.count / pictures.duration_s, _DIGITS),
             duration_s=round(pictures.duration_s, _DIGITS),
-            sample_rate=sound.sample_rate if sound is not None else None,
-            channels=sound.channels if sound is not None else None,
+            sample_rate=sound.sample_rate if has_sound else None,
+            channels=sound.channels if has_sound else None,
         )
 
 

@@ -45,6 +45,13 @@ def test_the_size_is_as_displayed(turns: int, size: tuple[int, int]) -> None:
     assert (media.width, media.height) == size
 
 
+def test_a_sound_track_that_nothing_can_decode_is_none() -> None:
+    data = clip_bytes(sound=16000)
+    assert data.count(b"mp4a") == 1
+    media = probe_media(data.replace(b"mp4a", b"zzzz"), kind="video")
+    assert (media.frames, media.sample_rate, media.channels) == (20, None, None)
+
+
 def test_a_sound_is_no_clip() -> None:
     assert reason(sound_bytes()) == "unsupported"
 
