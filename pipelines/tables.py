@@ -240,13 +240,23 @@ class ParquetTable:
     def holds_bytes(self, column: str) -> bool:
         import pyarrow as pa
 
-        kind = self._file().schema_arrow.field(column).type
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_struct(kind))
+        schema = self._file().schema_arrow
+        kind = schema.field(schema.names.index(column)).type
+        while any(is_of(kind) for is_of in (pa.types.is_dictionary, pa.types.is_list, pa.types.is_large_list)):
+            kind = kind.value_type
+        is_one_of = (
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_fixed_size_binary,
+            pa.types.is_binary_view,
+            pa.types.is_struct,  # as datasets of Hugging Face hold a picture: bytes and path
+        )
+        return any(bool(test(kind)) for test in is_one_of)
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
         number = 0
         size = size_of(self.path, key=KEY)  # pictures stay unread, so that they changed shows only here
-        for batch in self._file().iter_batches(batch_size=_PLANNED_ROWS, columns=list(columns)):
+        for batch in self._read(_PLANNED_ROWS, columns):
             cells = [_plain_cells(batch.column(at)) for at in range(batch.num_columns)]
             for values in zip(*cells, strict=True):
                 named = dict(zip(batch.schema.names, values, strict=True))
@@ -272,9 +282,26 @@ class ParquetTable:
             start += file.metadata.row_group(group).num_rows
             group += 1
         groups = list(range(group, file.metadata.num_row_groups))
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=[column]):
+        for batch in self._read(_BATCH_ROWS, [column], groups):
             yield start, _plain_cells(batch.column(0))
             start += batch.num_rows
+
+    def _read(self, batch_rows: int, columns: Sequence[str], groups: Sequence[int] | None = None) -> Iterator[Any]:
+        """Read some columns in batches. Raises `InputError` where the file is damaged."""
+        import pyarrow as pa
+
+        file = self._file()
+        twice = next((name for name in columns if file.schema_arrow.names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{KEY}: {self.path} has several columns {twice!r}; give each a name of its own")
+        try:
+            yield from file.iter_batches(batch_size=batch_rows, row_groups=groups, columns=list(columns))
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> InputError:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        return InputError(f"{KEY}: {self.path} is no readable Parquet file ({said}); download it again")
 
     def _file(self) -> Any:
         import pyarrow as pa
@@ -282,11 +309,10 @@ class ParquetTable:
 
         try:
             # A plain file goes by its path, as Arrow reads it without a detour through Python.
-            return pq.ParquetFile(open_seekable(self.path, key=KEY) if is_packed(self.path, key=KEY) else self.path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(
-                f"{KEY}: {self.path} is no readable Parquet file ({str(error).splitlines()[0]})"
-            ) from error
+            source = open_seekable(self.path, key=KEY) if is_packed(self.path, key=KEY) else self.path
+            return pq.ParquetFile(source, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
 
 
 def _plain_cells(column: Any) -> list[Any]:
