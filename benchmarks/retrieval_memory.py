@@ -39,6 +39,8 @@ from trainers.config import EvaluateConfig
 from trainers.distributed import joined_group
 from trainers.exam import Crew
 from trainers.gallery import read_gallery
+from trainers.pair_scores import row_blocks
+from trainers.rerank import DIRECTIONS
 from trainers.retrieval import compare
 from trainers.shelf import GivenRecords
 
@@ -102,12 +104,18 @@ def _measure(pictures: int, captions: int, settings: dict[str, Any]) -> None:
             compared = compare(run, gallery, config=config, crew=crew)
             look("after", 0, 0)
             checksum = xxhash.xxh3_64()
-            for table in (compared.cosine, compared.found.image_to_text, compared.found.text_to_image):
-                checksum.update(table.contiguous().numpy().data)
+            sides = [
+                (compared.cosines, DIRECTIONS[1]),
+                (compared.found, DIRECTIONS[1]),
+                (compared.found, DIRECTIONS[0]),
+            ]
+            for scores, direction in sides:
+                for _, rows in row_blocks(scores, direction):
+                    checksum.update(rows.contiguous().numpy().data)
             measured = {
                 "own_mib": own_memory,
                 "peak_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) >> 10,
-                "table_mib": compared.cosine.nbytes >> 20,
+                "table_mib": compared.cosines.table.nbytes >> 20,
                 "cpu_s": round(time.process_time() - busy, 1),
                 "wall_s": round(time.monotonic() - started, 1),
                 "scores": checksum.hexdigest(),

@@ -19,8 +19,9 @@ from trainers.config import EvaluateConfig
 from trainers.distributed import Group, joined_group
 from trainers.exam import Crew, OnProgress, shown_concepts, silent
 from trainers.gallery import Gallery, read_gallery
-from trainers.recall import best_ranks, chance, recall
-from trainers.rerank import Reranked, Scoring
+from trainers.pair_scores import PairScores, truth_ranks
+from trainers.recall import chance, recall
+from trainers.rerank import DIRECTIONS, Direction, Scoring
 from trainers.results import ensure_writable, write_results
 from trainers.retrieval import check_compares, compare, nearest_rows
 
@@ -111,11 +112,12 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
             ensure_writable(Path(config.output))
     relevant = gallery.relevant()
     compared = compare(run, gallery, config=config, crew=Crew(group, on_progress))
-    found, similarity = compared.found, compared.cosine
+    ranks = {direction: truth_ranks(compared.found, relevant, direction) for direction in DIRECTIONS}
+    by_cosine = {direction: truth_ranks(compared.cosines, relevant, direction) for direction in DIRECTIONS}
     scores = Scores(
-        metrics=recall(found.image_to_text, found.text_to_image, relevant).as_metrics(),
+        metrics=recall(**ranks).as_metrics(),
         chance=chance(relevant).as_metrics(),
-        cosine=recall(similarity, similarity.T, relevant).as_metrics(),
+        cosine=recall(**by_cosine).as_metrics(),
         images=len(gallery.keys),
         texts=len(gallery.texts),
         k_test=config.k_test,
@@ -129,21 +131,19 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
     with group.together():
         if group.is_main:
             write_results(
-                Path(config.output), scores=scores.to_json(), predictions=_predictions(gallery, found, relevant)
+                Path(config.output), scores=scores.to_json(), predictions=_predictions(gallery, compared.found, ranks)
             )
     return scores
 
 
-def _predictions(gallery: Gallery, found: Reranked, relevant: Tensor) -> Iterator[dict[str, Any]]:
+def _predictions(gallery: Gallery, found: PairScores, ranks: Mapping[Direction, Tensor]) -> Iterator[dict[str, Any]]:
     """Describe each query with its best candidates and the rank of its truth (0 is first)."""
     by_text = nearest_rows(gallery, found, "text_to_image", named=NAMED)
-    ranks = best_ranks(found.text_to_image, relevant.T).tolist()
-    for (query, ranked), rank in zip(by_text, ranks, strict=True):
+    for (query, ranked), rank in zip(by_text, ranks["text_to_image"].tolist(), strict=True):
         yield {"direction": "text_to_image", "query": query, "truth": [query["key"]], "rank": rank, "ranked": ranked}
     own: dict[int | None, list[int]] = {}
     for text in gallery.texts:
         own.setdefault(text.image, []).append(text.annotation)
     by_image = nearest_rows(gallery, found, "image_to_text", named=NAMED)
-    ranks = best_ranks(found.image_to_text, relevant).tolist()
-    for number, ((query, ranked), rank) in enumerate(zip(by_image, ranks, strict=True)):
+    for number, ((query, ranked), rank) in enumerate(zip(by_image, ranks["image_to_text"].tolist(), strict=True)):
         yield {"direction": "image_to_text", "query": query, "truth": own[number], "rank": rank, "ranked": ranked}

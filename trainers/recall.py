@@ -72,18 +72,14 @@ def relevance(texts_of_image: Sequence[Sequence[int]], texts: int) -> Tensor:
     return relevant
 
 
-def recall(image_to_text: Tensor, text_to_image: Tensor, relevant: Tensor) -> Recall:
+def recall(image_to_text: Tensor, text_to_image: Tensor) -> Recall:
     """Score both directions.
 
     Args:
-        image_to_text: (images, texts) scores of every text for each image.
-        text_to_image: (texts, images) scores of every image for each text.
-        relevant: (images, texts) bool.
+        image_to_text: (images,) best ranks of the pictures' texts.
+        text_to_image: (texts,) best ranks of the texts' pictures.
     """
-    return Recall(
-        image_to_text=recall_at(best_ranks(image_to_text, relevant)),
-        text_to_image=recall_at(best_ranks(text_to_image, relevant.T)),
-    )
+    return Recall(image_to_text=recall_at(image_to_text), text_to_image=recall_at(text_to_image))
 
 
 def recall_at(ranks: Tensor, cutoffs: Sequence[int] = CUTOFFS) -> dict[int, float]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from trainers.recall import FILLER
 from trainers.states import PackedTexts
 
 # `match`: the raw class-1 logit alone, as ALBEF and ViCHA publish their scores. `match_and_contrast`: the log-odds of a match
@@ -18,6 +18,8 @@ Scoring = Literal["match", "match_and_contrast"]
 
 Direction = Literal["text_to_image", "image_to_text"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+
+ROWS_AT_A_TIME = 256
 
 
 @runtime_checkable
@@ -34,31 +36,42 @@ class PairMatcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reranked:
-    """Scores of both directions: of the matched candidates, and below them all others in the order of their cosine."""
+class Candidates:
+    """Which pairs are matched. A pair scores the same in both directions, so it is matched once."""
 
-    image_to_text: Tensor  # (images, texts)
-    text_to_image: Tensor  # (texts, images)
+    marks: Mapping[Direction, Tensor]  # (images, texts) bool
+    pairs: Tensor  # (pairs,) those of any direction as image * texts + text, ascending
+
+    def cpu(self) -> Candidates:
+        """The same, on the CPU."""
+        return Candidates(
+            marks={direction: marks.cpu() for direction, marks in self.marks.items()}, pairs=self.pairs.cpu()
+        )
 
 
 def candidates(similarity: Tensor, k: int) -> Tensor:
     """Mark the `k` most similar columns of each row: (rows, columns) bool."""
-    best = similarity.topk(min(k, similarity.shape[1]), dim=1).indices
-    return torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, best, True)
+    marks = torch.zeros_like(similarity, dtype=torch.bool)
+    for start in range(0, len(similarity), ROWS_AT_A_TIME):
+        rows, own = (table[start : start + ROWS_AT_A_TIME] for table in (similarity, marks))
+        own.scatter_(1, rows.topk(min(k, rows.shape[1]), dim=1).indices, True)
+    return marks
 
 
-def wanted_pairs(similarity: Tensor, k: int, directions: Sequence[Direction] = DIRECTIONS) -> Tensor:
-    """Mark the candidates of either direction: (images, texts) bool.
+def candidate_pairs(similarity: Tensor, k: int, directions: Sequence[Direction]) -> Candidates:
+    """Choose the candidates of each direction by cosine.
 
-    A pair scores the same in both directions, so it is matched once. Where only texts or only pictures ask, the others'
-    candidates are left out.
+    Args:
+        similarity: (images, texts).
+        k: candidates per query (`k_test`).
+        directions: where only texts or only pictures ask, the others' candidates are left out.
     """
-    wanted = torch.zeros_like(similarity, dtype=torch.bool)
+    marks: dict[Direction, Tensor] = {}
     if "image_to_text" in directions:
-        wanted |= candidates(similarity, k)
+        marks["image_to_text"] = candidates(similarity, k)
     if "text_to_image" in directions:
-        wanted |= candidates(similarity.T, k).T
-    return wanted
+        marks["text_to_image"] = candidates(similarity.T, k).T
+    return Candidates(marks=marks, pairs=reduce(torch.logical_or, marks.values()).flatten().nonzero().squeeze(1))
 
 
 @torch.no_grad()
@@ -97,24 +110,3 @@ def match_picture(
         )
         scores[part] = found.to(scores.dtype)
     return scores
-
-
-def reranked(similarity: Tensor, scores: Tensor, *, k: int) -> Reranked:
-    """Rank by the scores of the candidates, and below them by cosine.
-
-    Args:
-        similarity: (images, texts) cosines.
-        scores: (images, texts) of the matched pairs.
-        k: candidates per query, as when they were matched.
-    """
-    by_image = candidates(similarity, k)  # (images, texts)
-    by_text = candidates(similarity.T, k)  # (texts, images)
-    wanted = by_image | by_text.T
-    # Candidates that were not matched keep the published filler's place below all others, in the order of their cosine;
-    # a sharp temperature can take sums of logits below the published number itself.
-    lowest = scores[wanted].min() if bool(wanted.any()) else scores.new_zeros(())
-    below = similarity + torch.clamp(lowest - 2, max=FILLER)
-    return Reranked(
-        image_to_text=torch.where(by_image, scores, below),
-        text_to_image=torch.where(by_text, scores.T, below.T),
-    )

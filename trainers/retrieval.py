@@ -22,16 +22,16 @@ from trainers.embedding import GalleryTowers
 from trainers.exam import Crew, mixed_precision
 from trainers.gallery import Gallery, GalleryText
 from trainers.gather import gather_rows
-from trainers.rerank import DIRECTIONS, Direction, PairMatcher, Reranked, match_picture, reranked, wanted_pairs
-from trainers.states import PackedTexts
+from trainers.pair_scores import Cosines, PairScores, Reranked, row_blocks
+from trainers.rerank import DIRECTIONS, Direction, PairMatcher, candidate_pairs, match_picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """How well pictures and texts fit, on the CPU."""
 
-    cosine: Tensor  # (images, texts)
-    found: Reranked  # the cosines themselves where nothing was re-ranked; only the asked directions mean anything
+    cosines: Cosines
+    found: PairScores  # the cosines themselves where nothing was re-ranked; else of the asked directions only
     seconds: Mapping[str, float]  # wall time of each stage
 
 
@@ -68,45 +68,41 @@ def compare(
         began = time.monotonic()
         features = towers.features()
         similarity = features.similarity()
-        cosine = similarity.float().cpu()
+        cosines = Cosines(similarity.float().cpu())
         seconds["embed"] = time.monotonic() - began
-        found = Reranked(image_to_text=cosine, text_to_image=cosine.T)
+        found: PairScores = cosines
         if config.k_test:
             began = time.monotonic()
-            wanted = wanted_pairs(similarity, config.k_test, directions)
-            texts = towers.text_states(features.lengths, wanted.any(dim=0))
-            matcher = cast(PairMatcher, run.family)
-            scores = _match(matcher, towers, texts, wanted, similarity, config=config, crew=crew)
-            found = reranked(similarity, scores, k=config.k_test)
-            found = Reranked(
-                image_to_text=found.image_to_text.float().cpu(), text_to_image=found.text_to_image.float().cpu()
-            )
+            chosen = candidate_pairs(similarity, config.k_test, directions)
+            scores = _match(run, towers, chosen.pairs, features.lengths, similarity, config=config, crew=crew)
+            found = Reranked(cosines, chosen.cpu(), scores.float().cpu())
             seconds["match"] = time.monotonic() - began
-    return Compared(cosine=cosine, found=found, seconds=seconds)
+    return Compared(cosines=cosines, found=found, seconds=seconds)
 
 
 def nearest_rows(
-    gallery: Gallery, found: Reranked, direction: Direction, *, named: int
+    gallery: Gallery, found: PairScores, direction: Direction, *, named: int
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Describe each query of a direction, and what is nearest to it, best first, with its score."""
     by_text = direction == "text_to_image"
-    table = found.text_to_image if by_text else found.image_to_text
     pictures = [{"key": key} for key in gallery.keys]
     queries: Sequence[str | GalleryText] = gallery.texts if by_text else gallery.keys
-    best = table.topk(min(named, table.shape[1]), dim=1)
-    for query, scores, places in zip(queries, best.values.tolist(), best.indices.tolist(), strict=True):
-        ranked = [
-            {**(pictures[place] if by_text else gallery.texts[place].address()), "score": round(score, 5)}
-            for score, place in zip(scores, places, strict=True)
-        ]
-        yield (query.address() if isinstance(query, GalleryText) else {"key": query}), ranked
+    for chosen, rows in row_blocks(found, direction):
+        best = rows.topk(min(named, rows.shape[1]), dim=1)
+        for number, scores, places in zip(chosen, best.values.tolist(), best.indices.tolist(), strict=True):
+            query = queries[number]
+            ranked = [
+                {**(pictures[place] if by_text else gallery.texts[place].address()), "score": round(score, 5)}
+                for score, place in zip(scores, places, strict=True)
+            ]
+            yield (query.address() if isinstance(query, GalleryText) else {"key": query}), ranked
 
 
 def _match(
-    matcher: PairMatcher,
+    run: TrainedRun,
     towers: GalleryTowers,
-    texts: PackedTexts,
-    wanted: Tensor,
+    pairs: Tensor,
+    lengths: Tensor,
     similarity: Tensor,
     *,
     config: AskConfig,
@@ -115,41 +111,43 @@ def _match(
     """Match the candidates of this rank's pictures, and put the scores of all ranks together.
 
     Args:
-        matcher: the family, in evaluation mode.
-        towers: give the states of pictures.
-        texts: states of all texts that are anybody's candidates.
-        wanted: (images, texts) bool, the candidates.
+        run: whose family matches.
+        towers: give the states.
+        pairs: (pairs,) all candidates as image * texts + text, ascending.
+        lengths: (texts,) tokens of all texts.
         similarity: (images, texts) cosines.
         config: how many pairs go at a time, and what they score.
         crew: who shares the work.
 
     Returns:
-        (images, texts): 0 where a pair is no candidate.
+        (pairs,) scores.
     """
-    own = sum(len(batch) for batch in towers.image_batches)
-    ends = wanted.sum(dim=1).cumsum(0)  # of each picture's scores among those of all, one picture after the other
-    scores, places, done = [], [], 0
-    crew.say("match", done, own)
+    images, texts = similarity.shape
+    is_read = torch.zeros_like(lengths, dtype=torch.bool).index_fill_(0, pairs % texts, True)
+    text_states = towers.text_states(lengths, is_read)
+    first = torch.searchsorted(pairs, torch.arange(images + 1, device=pairs.device) * texts).tolist()
+    total, done = sum(len(batch) for batch in towers.image_batches), 0
+    scores: list[Tensor] = []
+    places: list[Tensor] = []
+    crew.say("match", done, total)
     with crew.group.together():
         for batch in towers.image_batches:
-            counts = wanted[batch.start : batch.stop].sum(dim=1).tolist()
-            states = towers.picture_states(batch) if any(counts) else None
+            places.append(torch.arange(first[batch.start], first[batch.stop]))
+            states = towers.picture_states(batch) if len(places[-1]) else None
             for number, image in enumerate(batch):
-                if states is not None and counts[number]:
+                own = pairs[first[image] : first[image + 1]]
+                # None is left where only texts ask and this picture is near to none of them.
+                if states is not None and len(own):
                     found = match_picture(
-                        matcher,
+                        cast(PairMatcher, run.family),
                         states[number : number + 1],
-                        wanted[image].nonzero().squeeze(1),
-                        texts,
+                        own - image * texts,
+                        text_states,
                         similarity[image],
                         pairs_per_pass=config.match_batch_size,
                         scoring=config.scoring,
                     )
                     scores.append(found)
                 done += 1
-                crew.say("match", done, own)
-            last = int(ends[batch.stop - 1])
-            places.append(torch.arange(last - sum(counts), last))
-    total = int(ends[-1])
-    every = gather_rows(crew.group, scores, torch.cat(places) if places else [], total=total)
-    return torch.zeros_like(similarity).masked_scatter_(wanted, every)
+                crew.say("match", done, total)
+    return gather_rows(crew.group, scores, torch.cat(places) if places else [], total=len(pairs))

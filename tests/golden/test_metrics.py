@@ -11,7 +11,7 @@ from pipelines.questions import weighted
 from shards.records import Question
 from trainers.metrics.referring import Convention, found_by_split, intersection_over_union
 from trainers.metrics.vqa_accuracy import Rules, human_answers, normalise_answer, vqa_accuracy, vqa_scores
-from trainers.recall import Recall, recall, relevance
+from trainers.recall import Recall, best_ranks, recall, relevance
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -41,7 +41,7 @@ def test_recall_equals_the_reference_on_full_and_reranked_scores(case: Any) -> N
         "reranked": (case.inputs["reranked_image_to_text"], case.inputs["reranked_text_to_image"]),
     }
     for name, (image_to_text, text_to_image) in matrices.items():
-        found = _published_names(recall(image_to_text, text_to_image, relevant))
+        found = _published_names(recall(best_ranks(image_to_text, relevant), best_ranks(text_to_image, relevant.T)))
         assert found == pytest.approx(expected[name], rel=1e-9, abs=1e-9), name
 
 
@@ -53,7 +53,7 @@ def test_recall_equals_the_reference_on_the_retrieval_case(case: Any) -> None:
     images, texts = image_to_text.shape
     share = texts // images  # text t belongs to image t // share
     relevant = relevance([range(image * share, (image + 1) * share) for image in range(images)], texts)
-    found = _published_names(recall(image_to_text, text_to_image, relevant))
+    found = _published_names(recall(best_ranks(image_to_text, relevant), best_ranks(text_to_image, relevant.T)))
     assert found == pytest.approx(case.json("metrics.json")["metric_demo"], rel=1e-9, abs=1e-9)
 
 

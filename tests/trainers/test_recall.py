@@ -18,7 +18,7 @@ def test_a_tie_counts_against_the_query() -> None:
     relevant = relevance([[0], [1], [2]], 3)
     flat = torch.zeros(3, 3)
     assert best_ranks(flat, relevant).tolist() == [2, 2, 2]
-    assert recall(flat, flat.T, relevant).image_to_text[1] == 0.0
+    assert recall(best_ranks(flat, relevant), best_ranks(flat.T, relevant.T)).image_to_text[1] == 0.0
 
 
 def test_a_query_without_truth_is_an_error() -> None:
@@ -36,7 +36,9 @@ def test_chance_is_what_random_scores_earn_on_average() -> None:
     relevant = relevance([[0, 1, 2], [3], [4, 5], [6, 7], [8, 9], [10, 11, 12, 13]], 14)
     expected = chance(relevant)
     draws = 2000
-    found = [recall(torch.rand(6, 14), torch.rand(14, 6), relevant) for _ in range(draws)]
+    found = [
+        recall(best_ranks(torch.rand(6, 14), relevant), best_ranks(torch.rand(14, 6), relevant.T)) for _ in range(draws)
+    ]
     for cutoff in (1, 5, 10):
         mean = sum(one.image_to_text[cutoff] for one in found) / draws
         assert mean == pytest.approx(expected.image_to_text[cutoff], abs=2.0)
@@ -47,7 +49,7 @@ def test_chance_is_what_random_scores_earn_on_average() -> None:
 
 def test_the_mean_is_the_mean_of_the_two_directions() -> None:
     relevant = relevance([[0], [1]], 2)
-    found = recall(torch.eye(2), torch.zeros(2, 2), relevant)
+    found = recall(best_ranks(torch.eye(2), relevant), best_ranks(torch.zeros(2, 2), relevant))
     assert found.image_to_text_mean == 100.0
     assert found.mean == pytest.approx((100.0 + found.text_to_image_mean) / 2)
     assert found.as_metrics()["text_to_image_r1"] == 0.0

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainers.pair_scores import Cosines, Reranked
 from trainers.recall import best_ranks
-from trainers.rerank import Reranked, Scoring, candidates, match_picture, reranked, wanted_pairs
+from trainers.rerank import DIRECTIONS, Scoring, candidate_pairs, candidates, match_picture
 from trainers.states import PackedTexts
 
 
@@ -40,6 +41,14 @@ class States:
     texts: PackedTexts
 
 
+@dataclass(frozen=True)
+class Tables:
+    """All scores of both directions."""
+
+    image_to_text: Tensor  # (images, texts)
+    text_to_image: Tensor  # (texts, images)
+
+
 def _states(images: int, texts: int) -> States:
     generator = torch.Generator().manual_seed(0)
 
@@ -56,23 +65,26 @@ def _states(images: int, texts: int) -> States:
     )
 
 
-def _rerank(
-    matcher: Remembering, states: States, *, k: int, pairs_per_pass: int, scoring: Scoring = "match"
-) -> Reranked:
-    wanted = wanted_pairs(states.similarity, k)
-    scores = torch.zeros_like(states.similarity)
-    for image, chosen in enumerate(wanted):
-        texts = chosen.nonzero().squeeze(1)
-        scores[image, texts] = match_picture(
+def _rerank(matcher: Remembering, states: States, *, k: int, pairs_per_pass: int, scoring: Scoring = "match") -> Tables:
+    images, texts = states.similarity.shape
+    chosen = candidate_pairs(states.similarity, k, DIRECTIONS)
+    scores = [
+        match_picture(
             matcher,
             states.images[image : image + 1],
-            texts,
+            chosen.pairs[chosen.pairs // texts == image] % texts,
             states.texts,
             states.similarity[image],
             pairs_per_pass=pairs_per_pass,
             scoring=scoring,
         )
-    return reranked(states.similarity, scores, k=k)
+        for image in range(images)
+    ]
+    found = Reranked(Cosines(states.similarity), chosen, torch.cat(scores))
+    return Tables(
+        image_to_text=found.rows("image_to_text", range(images)),
+        text_to_image=found.rows("text_to_image", range(texts)),
+    )
 
 
 def test_each_candidate_of_either_direction_is_matched_exactly_once() -> None:
