@@ -103,7 +103,7 @@ def probe_image(data: bytes, *, max_pixels: int = MAX_PIXELS, check: Check = "de
         if missing > 0:  # a decoder is content with the first picture of an animation
             raise MediaProblem("truncated_media", f"{len(data)} bytes are there, {missing} are missing")
         _decode(picture)  # first: looking for a PNG's EXIF decodes it as well, and what was broken shows only once
-        lies_on_its_side = _orientation(picture) >= 5
+        lies_on_its_side = orientation_of(picture) >= 5
     return (extension, height, width) if lies_on_its_side else (extension, width, height)
 
 
@@ -149,7 +149,8 @@ def _decode(picture: Image.Image) -> None:
         raise MediaProblem("truncated_media", f"{width}x{height} {picture.format}: {problem}") from problem
 
 
-def _orientation(picture: Image.Image) -> int:
+def orientation_of(picture: Image.Image) -> int:
+    """How a picture lies, as EXIF counts: 1 upright, from 5 on with width and height exchanged."""
     try:
         value = picture.getexif().get(_ORIENTATION, 1)
     except Exception:  # broken EXIF does not break a picture; it is then shown as it is stored

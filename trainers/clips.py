@@ -97,6 +97,9 @@ class PyavClip:
             raise DecodeError(f"its frames cannot be decoded ({problem})") from problem
         if missing := [number for number in wanted if number not in found]:
             raise DecodeError(f"frame {missing[0]} of {len(self._stamps)} cannot be decoded")
+        sizes = {(frame.shape[2], frame.shape[1]) for frame in found.values()}
+        if len(sizes) > 1:
+            raise DecodeError(f"its frames are of several sizes: {sorted(sizes)}")
         return torch.stack([found[number] for number in numbers])
 
     def _opened(self) -> tuple[Any, Any]:

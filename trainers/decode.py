@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from shards.media import orientation_of
 from shards.structure import outline
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _START_OF_SCAN = 0xDA
 _BLOCK = 8  # pixels of a JPEG block's side
 _INKS = 4  # components of a CMYK picture
+# By EXIF orientation, the axes of (3, H, W) that are mirrored, after rows and columns were exchanged where it is 5 or more.
+_MIRRORED: Mapping[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (1, 2), 4: (1,), 5: (), 6: (2,), 7: (1, 2), 8: (1,)}
 
 
 class DecodeError(ValueError):
@@ -78,9 +82,10 @@ def decode_rows(data: bytes, until: int | None = None, *, shrink: int = 1) -> De
     from torchvision.io import ImageReadMode, decode_jpeg
 
     try:
-        stored = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        return _whole(decode_jpeg(stored, mode=ImageReadMode.RGB, apply_exif_orientation=True))
-    except RuntimeError:  # an odd file: Pillow reads some of them, and says better what is wrong with the others
+        # Not turned by torch: of odd EXIF it makes something else than whoever wrote the record's header did.
+        pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        return _whole(_turned(pixels, _orientation_of_jpeg(data)))
+    except Exception:  # an odd file: Pillow reads some of them, and says better what is wrong with the others
         return _whole(_decode_by_pillow(data))
 
 
@@ -179,23 +184,35 @@ def _whole(pixels: Tensor) -> Decoded:
 
 
 def _decode_by_pillow(data: bytes) -> Tensor:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data)) as picture:
             _check_size(*picture.size)
-            shown = ImageOps.exif_transpose(picture)
-            pixels = _as_rgb(shown if shown is not None else picture)
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        struct.error,
-    ) as problem:
+            pixels = torch.from_numpy(_as_rgb(picture)).permute(2, 0, 1)  # channels last in memory as decode_jpeg's
+            return _turned(pixels, orientation_of(picture))
+    except MemoryError:  # no fault of the picture, whose size has been looked at
+        raise
+    except Exception as problem:  # broken files make Pillow's parsers fail in any way
         raise DecodeError(f"not a picture that can be decoded ({problem})") from problem
-    return torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W), channels last in memory as decode_jpeg's
+
+
+def _orientation_of_jpeg(data: bytes) -> int:
+    from PIL import Image
+
+    shape = outline(data)
+    if shape is not None:
+        return shape.orientation
+    with Image.open(io.BytesIO(data)) as picture:
+        return orientation_of(picture)
+
+
+def _turned(pixels: Tensor, orientation: int) -> Tensor:
+    """Turn and mirror (3, H, W) pixels as stored into an upright picture; orientations as EXIF numbers them."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 2)
+    mirrored = _MIRRORED[orientation]
+    return pixels.flip(mirrored) if mirrored else pixels
 
 
 def _as_rgb(picture: Image.Image) -> npt.NDArray[np.uint8]:

@@ -180,6 +180,17 @@ def test_torchcodec_is_not_given_files_of_which_it_shows_other_frames(clips: dic
         open_clip(clips["h264_avi"].read_bytes(), backend="torchcodec")
 
 
+def test_frames_that_change_their_size_are_refused(clips: dict[str, Path], tmp_path: Path) -> None:
+    whole = b""
+    for width in (WIDTH, 2 * WIDTH):  # a transport stream may go on in another size
+        part = tmp_path / f"{width}.ts"
+        ffmpeg("-i", str(clips["regular"]), "-vf", f"scale={width}:{HEIGHT}", "-c:v", "libx264", str(part))
+        whole += part.read_bytes()
+    clip = open_clip(whole)
+    with pytest.raises(DecodeError, match=r"of several sizes: \[\(128, 64\), \(256, 64\)\]"):
+        clip.frames([0, len(clip.times) - 1])
+
+
 def test_no_clip_a_cut_clip_and_a_frame_that_is_not_there(clips: dict[str, Path]) -> None:
     with pytest.raises(DecodeError, match="not a clip"):
         open_clip(b"no clip at all, only some words")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import random
 import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
+from shards.media import probe_media
+from shards.records import MediaProblem
 from trainers.decode import DecodeError, decode_image, decode_rows, jpeg_size
 
 ORIENTATION = 0x0112
@@ -227,3 +231,27 @@ def test_what_cannot_be_shrunk_comes_whole_and_says_so(form: str) -> None:
     data = packed(scene(), "PNG") if form == "PNG" else packed(scene(), "JPEG", exif=exif)
     assert decode_rows(data, 10, shrink=2).shrink == 1
     assert torch.equal(decode_rows(data, 10, shrink=2).pixels, decode_image(data))
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of what is broken
+def test_what_passed_as_a_picture_decodes_in_that_size_and_all_else_is_refused_however_it_is_broken() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    forms = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", *(("AVIF",) if features.check("avif") else ()))
+    whole = [packed(scene(), form, exif=exif) for form in forms]
+    draw = random.Random(7)
+    passed = 0
+    for _ in range(700):
+        data = bytearray(draw.choice(whole))
+        for _ in range(draw.choice((1, 1, 3))):
+            place = draw.randrange(min(len(data), draw.choice((60, 10**9))))
+            data[place] ^= 1 << draw.randrange(8)
+        try:
+            media = probe_media(bytes(data), kind="image")
+        except MediaProblem:
+            with suppress(DecodeError):
+                decode_image(bytes(data))
+            continue
+        passed += 1
+        assert decode_image(bytes(data)).shape == (3, media.height, media.width)
+    assert passed > 100
