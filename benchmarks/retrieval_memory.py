@@ -89,16 +89,16 @@ def _measure(pictures: int, captions: int, settings: dict[str, Any]) -> None:
     gallery = read_gallery(shelf, None)
     with tempfile.TemporaryDirectory(prefix="ostraka-retrieval-memory-") as name:
         paths = {"checkpoint": name, "dataset": name, "output": name}
-        config = validate(EvaluateConfig, {"k_test": 8, **paths, **settings}, where="settings")
-        with joined_group("cpu") as group:
+        config = validate(EvaluateConfig, {"k_test": 8, "device": "cpu", **paths, **settings}, where="settings")
+        with joined_group(config.device) as group:
             own_memory: dict[str, int] = {}
 
             def look(stage: str, done: int, total: int) -> None:
                 own_memory[stage] = max(own_memory.get(stage, 0), _own_mib() - began)
 
             crew = _Watched(group, look)
-            run = _random_run()
-            _warm_up(run)
+            run = _random_run(group.device)
+            _warm_up(run, group.device)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             began, busy, started = _own_mib(), time.process_time(), time.monotonic()
             compared = compare(run, gallery, config=config, crew=crew)
@@ -139,22 +139,25 @@ def _own_mib() -> int:
     return int(found[1]) >> 10
 
 
-def _random_run() -> TrainedRun:
+def _random_run(device: torch.device) -> TrainedRun:
     """A run without a folder: random weights, a vocabulary of numbered words."""
     tokenizer = WordPiece(WORDS)
     config = Config.model_validate(FAMILY).with_vocabulary(len(tokenizer))
     missing: Any = None  # nothing of a comparison reads a run's config or checkpoint
     return TrainedRun(
-        family=Vicha(config).eval(), processor=VichaProcessor(config, tokenizer), config=missing, checkpoint=missing
+        family=Vicha(config).eval().to(device),
+        processor=VichaProcessor(config, tokenizer),
+        config=missing,
+        checkpoint=missing,
     )
 
 
-def _warm_up(run: TrainedRun) -> None:
+def _warm_up(run: TrainedRun, device: torch.device) -> None:
     """Have everything loaded that a first pass loads."""
     from model.family import Embed
 
     pixels = torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)
-    batch = run.processor([Paired(key="", images=(pixels,), text="word1")], [0], train=False)
+    batch = run.processor([Paired(key="", images=(pixels,), text="word1")], [0], train=False).to(device)
     found = run.family.predict(batch, Embed())
     run.family.match_pairs(found.image_states, found.text_states, found.text_mask)  # type: ignore[operator]
 

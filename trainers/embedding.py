@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from model.family import Embed
@@ -27,8 +28,12 @@ class Features:
     lengths: Tensor  # (texts,) tokens
 
     def similarity(self) -> Tensor:
-        """Cosine of every picture with every text: (images, texts)."""
-        return self.images @ self.texts.T
+        """Cosine of every picture with every text, in fp32 whatever the towers computed in: (images, texts).
+
+        In bfloat16 a cosine has 256 steps per octave, so that many candidates tie and the truth loses each tie.
+        """
+        with torch.autocast(self.images.device.type, enabled=False):
+            return self.images.float() @ self.texts.float().T
 
 
 class GalleryTowers:

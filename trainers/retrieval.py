@@ -68,14 +68,14 @@ def compare(
         began = time.monotonic()
         features = towers.features()
         similarity = features.similarity()
-        cosines = Cosines(similarity.float().cpu())
+        cosines = Cosines(similarity.cpu())
         seconds["embed"] = time.monotonic() - began
         found: PairScores = cosines
         if config.k_test:
             began = time.monotonic()
             chosen = candidate_pairs(similarity, config.k_test, directions)
             scores = _match(run, towers, chosen.pairs, features.lengths, similarity, config=config, crew=crew)
-            found = Reranked(cosines, chosen.cpu(), scores.float().cpu())
+            found = Reranked(cosines, chosen.cpu(), scores.cpu())
             seconds["match"] = time.monotonic() - began
     return Compared(cosines=cosines, found=found, seconds=seconds)
 
