@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, field_validator
 
 from pipelines.foreign_samples import ForeignColumns, SampleReader, annotation_count, read_samples
+from pipelines.packed import matching
 from pipelines.source import Target
 from pipelines.unpacking import LONGEST_MARK, packing_of
 from shards.config import Config, digest
@@ -250,7 +250,7 @@ def expand(pattern: str) -> Iterator[str]:
 
 def _matches(pattern: str) -> Sequence[str]:
     if "://" not in pattern:
-        return [os.path.abspath(path) for path in glob.glob(os.path.expanduser(pattern), recursive=True)]
+        return [os.path.abspath(path) for path in matching(os.path.expanduser(pattern))]
     import fsspec
 
     system, path = fsspec.core.url_to_fs(pattern)

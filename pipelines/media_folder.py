@@ -176,12 +176,21 @@ class NamedFiles:
         """Look the sample up. Raises `InputError` where not one of it is there; remote folders are not looked at."""
         if not self._folder.is_local or not self._sample:
             return
-        if all(self._folder.size(file) is None for file in self._sample):
+        if any(self._folder.size(file) is not None for file in self._sample):
+            return
+        if (
+            not self._folder.follow_links
+            and MediaFolder(self._folder.root, follow_links=True).size(self._sample[0]) is not None
+        ):
             raise InputError(
-                f"source.media: none of {len(self._sample)} media files that {annotations} names is under "
-                f"{Path(self._folder.root).absolute()} (looked for {self._sample[0]}); "
-                "point source.media at the folder that the names are relative to"
+                f"source.media: the files under {Path(self._folder.root).absolute()} are links that lead out of it (such as "
+                f"{self._sample[0]}); allow them with source.follow_links=true, or point source.media at what they lead to"
             )
+        raise InputError(
+            f"source.media: none of {len(self._sample)} media files that {annotations} names is under "
+            f"{Path(self._folder.root).absolute()} (looked for {self._sample[0]}); "
+            "point source.media at the folder that the names are relative to"
+        )
 
 
 def _leads_out(file: str) -> MediaProblem:

@@ -6,6 +6,7 @@ several, the path goes on into it, as into a folder: `annotations.zip/annotation
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import shutil
@@ -48,6 +49,17 @@ def located(path: str) -> str:
     with zipfile.ZipFile(absolute) as archive:
         names = _names(archive)
     return f"{absolute}/{names[0]}" if len(names) == 1 else absolute
+
+
+def matching(pattern: str) -> list[str]:
+    """The paths that a pattern matches, in any depth for `**`; a folder that is there by its very name is no pattern."""
+    parts = Path(pattern).parts
+    for known in range(len(parts) - 1, 0, -1):
+        folder = Path(*parts[:known])
+        if folder.is_dir():
+            pattern = os.path.join(glob.escape(str(folder)), *parts[known:])
+            break
+    return glob.glob(pattern, recursive=True)
 
 
 def is_there(path: str) -> bool:

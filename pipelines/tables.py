@@ -23,6 +23,7 @@ from pipelines.packed import (
     is_there,
     lines_of,
     located,
+    matching,
     open_raw,
     open_seekable,
     plain_name,
@@ -79,7 +80,7 @@ def open_tables(pattern: str) -> dict[str, Table]:
             f"{KEY}: {Path(pattern).absolute()} is a folder; name its files, e.g. {KEY}='{pattern}/*.parquet'"
         )
     many = glob.has_magic(pattern) and not Path(pattern).exists()
-    paths = sorted(located(path) for path in (glob.glob(pattern, recursive=True) if many else [pattern]))
+    paths = sorted(located(path) for path in (matching(pattern) if many else [pattern]))
     if not paths:
         raise InputError(f"{KEY}: no file matches {pattern}; check the pattern")
     root = os.path.commonpath([os.path.dirname(path) for path in paths])

@@ -108,6 +108,18 @@ def test_a_wrong_folder_shows_by_a_sample_of_the_names_that_are_looked_for(folde
     good.check(annotations="captions.json")
 
 
+def test_a_folder_of_links_that_lead_out_names_the_key_that_allows_them(folder: MediaFolder, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "media" / f"{number}.jpg").symlink_to(tmp_path / "secret.txt")
+    names, willing = NamedFiles(folder), NamedFiles(MediaFolder(folder.root, follow_links=True))
+    for number in range(3):
+        names.note(f"{number}.jpg")
+        willing.note(f"{number}.jpg")
+    with pytest.raises(InputError, match=r"such as 0\.jpg\); allow them with source\.follow_links=true"):
+        names.check(annotations="captions.json")
+    willing.check(annotations="captions.json")
+
+
 @pytest.mark.parametrize(("place", "remote"), [("http://x/a.jpg", True), ("HTTPS://x", True), ("a/http.jpg", False)])
 def test_urls_are_told_from_names(place: str, remote: bool) -> None:
     assert is_remote(place) is remote

@@ -28,7 +28,7 @@ from pipelines.convert import ConvertConfig, convert_unit, finish, plan_units
 from pipelines.json_lines import read_json_lines
 from pipelines.json_stream import stream_json
 from pipelines.object_arrays import read_objects
-from pipelines.packed import open_seekable, plain_name, read_slice, size_of
+from pipelines.packed import matching, open_seekable, plain_name, read_slice, size_of
 from pipelines.plain_pickle import read_plain_pickle
 from pipelines.raw_text import check_file, read_json, read_rows
 from pipelines.text_items import read_lines
@@ -316,3 +316,15 @@ def test_a_pattern_that_matches_a_table_twice_is_refused(tmp_path: Path) -> None
     source = {"kind": "table", "annotations": f"{tmp_path}/t.*", "columns": {"image": "file", "caption": "text"}}
     with pytest.raises(InputError, match=r"t\.csv packed and unpacked"):
         plan_units(ConvertConfig(source=source, output=str(tmp_path / "out")))
+
+
+def test_a_folder_with_brackets_in_its_name_is_no_pattern(tmp_path: Path) -> None:
+    for name in ("a [1]/t-0.csv", "a [1]/b*/t-1.csv", "a 1/t-2.csv"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert matching(f"{tmp_path}/a [1]/t-*.csv") == [f"{tmp_path}/a [1]/t-0.csv"]
+    assert sorted(matching(f"{tmp_path}/a [1]/**/t-?.csv")) == [
+        f"{tmp_path}/a [1]/{name}" for name in ("b*/t-1.csv", "t-0.csv")
+    ]
+    assert matching(f"{tmp_path}/a [12]/t-*.csv") == [f"{tmp_path}/a 1/t-2.csv"]
+    assert matching(f"{tmp_path}/a ?/t-*.csv") == [f"{tmp_path}/a 1/t-2.csv"]
