@@ -274,7 +274,7 @@ def _linear(ours: str, theirs: str) -> Names:
 
 def _pretraining_of(config: Config) -> Config:
     """The pretraining from which a task's model is made, as far as that model has use for it."""
-    shared = ("image_size", "patch_size", "projection", "vision", "text", "cleaning", "concepts")
+    shared = ("image_size", "patch_size", "border", "projection", "vision", "text", "cleaning", "concepts")
     return Config(**{name: getattr(config, name) for name in shared}, hierarchy=None, masked_image=None)
 
 

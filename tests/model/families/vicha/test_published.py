@@ -57,6 +57,15 @@ def test_a_pretraining_file_fills_a_fine_tuned_family_of_another_picture_size(ti
     assert torch.equal(tuned.student.text.embedding.words.weight, pretrained.student.text.embedding.words.weight)
 
 
+def test_a_size_that_patches_do_not_divide_is_imported_as_published_fine_tuning_has_it(tiny_family: Any) -> None:
+    uneven: dict[str, Any] = {"hierarchy": None, "masked_text": None, "masked_image": None}
+    uneven |= {"image_size": 22, "border": "ignore"}
+    tuned = tiny_family(**uneven)
+    report = import_published(tiny_family(**uneven), export_published(tuned))
+    assert not report.missing + report.unexpected + report.resized
+    assert import_published(tuned, export_published(tiny_family())).resized
+
+
 def test_without_a_twin_in_the_file_the_twin_starts_as_the_student(tiny_family: Any) -> None:
     family = tiny_family()
     stripped = {name: value for name, value in export_published(family).items() if "_m." not in name}
