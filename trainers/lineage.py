@@ -29,7 +29,7 @@ from trainers.imported import is_imported
 from trainers.meter import order_digest
 from trainers.mixing import lay_order
 from trainers.observe import ORDER
-from trainers.run import CONFIG
+from trainers.run import CONFIG, steps_of
 from trainers.tasks import load_task
 
 logger = logging.getLogger(__name__)
@@ -92,8 +92,8 @@ def lineage(run: str | Path, step: int, *, decode: bool = False) -> tuple[Line, 
         order = order.carry(state)
     if step < 1:
         raise ConfigError(f"step={step}: steps are counted from 1, as in the log")
-    if config.steps is not None and step > config.steps:
-        raise ConfigError(f"step={step}: the run has {config.steps} steps")
+    if step > (steps := steps_of(config, order)):
+        raise ConfigError(f"step={step}: the run has {steps} steps")
     lines = lines_of(config, streams, order, step, decode=decode)
     logged = _logged_digest(Path(run), step)
     if not decode and logged not in (None, _digest_of(lines)):

@@ -174,5 +174,10 @@ def test_steps_that_are_none_and_a_folder_that_is_no_run_are_refused(
         lineage(run, 0)
     with pytest.raises(ConfigError, match=r"the run has \d+ steps"):
         lineage(run, 10**6)
+    in_epochs = train(tiny_training(steps=None, epochs=2, output=str(tmp_path / "epochs")), tmp_path)
+    last = len((in_epochs / "order.jsonl").read_text().splitlines())
+    assert lineage(in_epochs, last)
+    with pytest.raises(ConfigError, match=f"the run has {last} steps"):
+        lineage(in_epochs, last + 1)
     with pytest.raises(InputError, match="is not there"):
         lineage(tmp_path / "nothing", 1)
