@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import xxhash
 
@@ -38,6 +38,7 @@ _BATCH_ROWS = 64  # of a Parquet file at a time: pictures are large
 _PLANNED_ROWS = 1024  # of a Parquet file at a time while planning: a text may still be a picture in base64
 _ENDINGS = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".pq"})
 _ROWS_LOOKED_AT = 1000  # for the names of columns, where each row has its own
+BytesIn = Literal["none", "one", "several"]
 Address = Mapping[str, Any]  # JSON values; opaque to everyone but the table
 
 
@@ -56,12 +57,12 @@ class Table(Protocol):
 
     def columns(self) -> Sequence[str]: ...
 
-    def holds_bytes(self, column: str) -> bool:
-        """Whether the file's own types say that a column holds bytes rather than text."""
+    def bytes_in(self, column: str) -> BytesIn:
+        """Whether the file's own types say that a cell of a column holds bytes rather than text, or a list of such."""
         ...
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
-        """Read the named columns of all rows."""
+        """Read the named columns of all rows; of a list of bytes in a binary file, each is None."""
         ...
 
     def cell(self, address: Address, column: str) -> Any:
@@ -125,8 +126,8 @@ class DelimitedTable:
     def columns(self) -> Sequence[str]:
         return self._header
 
-    def holds_bytes(self, column: str) -> bool:
-        return False
+    def bytes_in(self, column: str) -> BytesIn:
+        return "none"
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
         places = {column: self._place(column) for column in columns}
@@ -158,8 +159,8 @@ class JsonLinesTable:
     def columns(self) -> Sequence[str]:
         return _keys(self._objects())
 
-    def holds_bytes(self, column: str) -> bool:
-        return False
+    def bytes_in(self, column: str) -> BytesIn:
+        return "none"
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
         for number, (address, values) in enumerate(self._objects(), start=1):
@@ -198,8 +199,8 @@ class JsonListTable:
     def columns(self) -> Sequence[str]:
         return _keys(self._objects())
 
-    def holds_bytes(self, column: str) -> bool:
-        return False
+    def bytes_in(self, column: str) -> BytesIn:
+        return "none"
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
         size = size_of(self.path, key=KEY)  # see `ParquetTable`
@@ -238,27 +239,24 @@ class ParquetTable:
     def columns(self) -> Sequence[str]:
         return tuple(self._file().schema_arrow.names)
 
-    def holds_bytes(self, column: str) -> bool:
+    def bytes_in(self, column: str) -> BytesIn:
         import pyarrow as pa
 
         schema = self._file().schema_arrow
         kind = schema.field(schema.names.index(column)).type
-        while any(is_of(kind) for is_of in (pa.types.is_dictionary, pa.types.is_list, pa.types.is_large_list)):
-            kind = kind.value_type
-        is_one_of = (
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-            pa.types.is_fixed_size_binary,
-            pa.types.is_binary_view,
-            pa.types.is_struct,  # as datasets of Hugging Face hold a picture: bytes and path
-        )
-        return any(bool(test(kind)) for test in is_one_of)
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            return "several" if _is_bytes(kind.value_type) else "none"
+        return "one" if pa.types.is_struct(kind) or _is_bytes(kind) else "none"
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
         number = 0
         size = size_of(self.path, key=KEY)  # pictures stay unread, so that they changed shows only here
-        for batch in self._read(_PLANNED_ROWS, columns):
-            cells = [_plain_cells(batch.column(at)) for at in range(batch.num_columns)]
+        lists = {column for column in columns if self.bytes_in(column) == "several"}
+        for batch in self._read(_BATCH_ROWS if lists else _PLANNED_ROWS, columns):
+            cells = [
+                _empty_lists(column) if name in lists else _plain_cells(column)
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            ]
             for values in zip(*cells, strict=True):
                 named = dict(zip(batch.schema.names, values, strict=True))
                 yield TableRow(number=number + 1, values=named, address={"row": number, "file_bytes": size})
@@ -314,6 +312,26 @@ class ParquetTable:
             return pq.ParquetFile(source, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from error
+
+
+def _is_bytes(kind: Any) -> bool:
+    """Whether an Arrow type is of bytes, or of a picture as datasets of Hugging Face hold it: bytes and path."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _is_bytes(kind.value_type)
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        return place >= 0 and _is_bytes(kind.field(place).type)
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(bool(test(kind)) for test in tests)
+
+
+def _empty_lists(column: Any) -> list[Any]:
+    """Lists as long as those of a column, with nothing in them."""
+    import pyarrow.compute as pc
+
+    return [None if length is None else [None] * length for length in pc.list_value_length(column).to_pylist()]
 
 
 def _plain_cells(column: Any) -> list[Any]:

@@ -82,7 +82,7 @@ class _TableSource:
             self._check_columns(table.columns(), path=name)
             forms = {column: self._form(table, column) for column, _ in self._columns.media}
             # Media in a binary file stay unread; in a text file they are read anyway and give the unit its fingerprint.
-            read = {column for _, column in self._columns.columns()} - {c for c in forms if table.holds_bytes(c)}
+            read = {column for _, column in self._columns.columns()} - {c for c in forms if table.bytes_in(c) == "one"}
             for row in table.rows(sorted(read)):
                 media = [
                     place
@@ -110,6 +110,8 @@ class _TableSource:
         if form == "path" and isinstance(value, str) and value.lstrip().startswith("["):
             value = _parsed(value)
         listed = isinstance(value, list)
+        if value == []:
+            yield {}
         for number, part in enumerate(value if isinstance(value, list) else [value]):
             if form == "path":
                 usable = isinstance(part, str) and part.strip()
@@ -188,7 +190,7 @@ class _TableSource:
         """What a media column of a table holds."""
         if self._config.media_as != "auto":
             return self._config.media_as
-        if table.holds_bytes(column):
+        if table.bytes_in(column) != "none":
             return "bytes"
         first = next((value for row in table.rows([column]) if (value := row.values[column])), "")
         first = first[0] if isinstance(first, list) else first

@@ -27,7 +27,6 @@ def opened(path: Path) -> Table:
         pa.binary_view(),
         pa.dictionary(pa.int32(), pa.binary()),
         pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
-        pa.list_(pa.binary()),
     ],
     ids=str,
 )
@@ -38,10 +37,34 @@ def test_a_column_holds_bytes_however_arrow_writes_them(kind: pa.DataType, tmp_p
     column = pa.array([value]).cast(kind) if not pa.types.is_struct(kind) else pa.array([value], kind)
     pq.write_table(pa.table({"image": column, "text": ["words"]}), tmp_path / "t.parquet")
     table = opened(tmp_path / "t.parquet")
-    assert table.holds_bytes("image")
-    assert not table.holds_bytes("text")
+    assert (table.bytes_in("image"), table.bytes_in("text")) == ("one", "none")
     (row,) = table.rows(["text"])
     assert table.cell(row.address, "image") == value
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.binary(), pa.large_binary(), pa.struct([("bytes", pa.binary()), ("path", pa.string())])],
+    ids=str,
+)
+def test_lists_of_bytes_are_planned_by_their_lengths_alone(kind: pa.DataType, tmp_path: Path) -> None:
+    one = {"bytes": b"abc", "path": None} if pa.types.is_struct(kind) else b"abc"
+    pq.write_table(
+        pa.table({"images": pa.array([[one, one], [], None, [one, None]], pa.list_(kind))}), tmp_path / "t.parquet"
+    )
+    table = opened(tmp_path / "t.parquet")
+    assert table.bytes_in("images") == "several"
+    rows = list(table.rows(["images"]))
+    assert [row.values["images"] for row in rows] == [[None, None], [], None, [None, None]]
+    assert [table.cell(row.address, "images") for row in rows] == [[one, one], [], None, [one, None]]
+
+
+def test_lists_of_other_objects_are_read_as_they_are(tmp_path: Path) -> None:
+    answers = [[{"answer": "yes"}, {"answer": "no"}]]
+    pq.write_table(pa.table({"answers": answers}), tmp_path / "t.parquet")
+    table = opened(tmp_path / "t.parquet")
+    assert table.bytes_in("answers") == "none"
+    assert [row.values["answers"] for row in table.rows(["answers"])] == answers
 
 
 @pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])

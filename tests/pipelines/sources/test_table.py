@@ -224,3 +224,35 @@ def test_hypotheses_come_with_their_label_or_from_a_split_that_hides_it(
     assert [each.label for record in told.dataset.records() for each in record.annotations] == ["neutral"]
     hidden = convert(source("t.jsonl", rows, media=str(photos), columns=shown))
     assert [each.label for record in hidden.dataset.records() for each in record.annotations] == [None]
+
+
+@pytest.mark.parametrize("form", ["bytes", "struct"])
+def test_two_pictures_in_one_cell_of_a_parquet_file_are_a_statement(
+    form: str, convert: Any, picture: Any, tmp_path: Path
+) -> None:
+    def held(data: bytes) -> Any:
+        return data if form == "bytes" else {"bytes": data, "path": "x.jpg"}
+
+    pairs = [[held(picture(shade=20 * number)), held(picture(shade=20 * number + 9))] for number in range(3)]
+    rows = [
+        {"images": images, "sentence": f"statement {number}", "truth": True}
+        for number, images in enumerate([*pairs, pairs[0][:1], []])
+    ]
+    write_parquet(tmp_path / "t.parquet", rows)
+    columns = {"image": "images", "statement": "sentence", "label": "truth"}
+    done = convert({"kind": "table", "annotations": str(tmp_path / "t.parquet"), "columns": columns})
+    records = list(done.dataset.records())
+    assert [record.annotations[0].text for record in records] == [f"statement {number}" for number in range(3)]
+    assert [list(record.payload.values()) for record in records] == [
+        [image if form == "bytes" else image["bytes"] for image in images] for images in pairs
+    ]
+    assert done.reasons() == {"t.parquet row 4": "missing_media", "t.parquet row 5": "missing_field"}
+
+
+def test_a_row_whose_list_of_pictures_is_empty_is_no_record_without_a_picture(
+    source: Any, convert: Any, photos: Path
+) -> None:
+    rows = [{"file": [], "text": "one"}, {"file": ["a.jpg"], "text": "two"}]
+    done = convert(source("t.jsonl", rows, media=str(photos)))
+    assert done.captions == {"a.jpg": ["two"]}
+    assert done.reasons() == {"t.jsonl row 1": "missing_field"}
