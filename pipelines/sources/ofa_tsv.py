@@ -72,7 +72,7 @@ class Config(BoxedConfig):
         if self.task is None and len(found := tasks_with(self.columns)) != 1:
             told = f"its columns fit {', '.join(found)}" if found else "its columns fit no task"
             why = told if self.columns else "neither task nor columns are given"
-            raise ValueError(f"which task is it? {why}; set task to one of {', '.join(found or LAYOUTS)}")
+            raise ValueError(f"which task is it? {why}; set source.task to one of {', '.join(found or LAYOUTS)}")
         return self
 
     def layout(self) -> tuple[OfaTask, Layout, Mapping[str, int]]:
