@@ -9,9 +9,8 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -30,7 +29,7 @@ from pipelines.packed import (
     read_slice,
     size_of,
 )
-from pipelines.raw_text import cells_of, check_file, decode_json, delimiter_of, first_character, read_rows
+from pipelines.raw_text import cells_of, check_file, decode_json, delimiter_of, first_character, printable, read_rows
 from shards.errors import InputError
 
 KEY = "source.annotations"
@@ -55,7 +54,9 @@ class TableRow:
 class Table(Protocol):
     """A table file whose rows can be read in order, and whose cells can be read again."""
 
-    def columns(self) -> Sequence[str]: ...
+    def columns(self, wanted: Collection[str] = ()) -> Sequence[str]:
+        """The names of the columns. Where each row has its own: of the first rows, and of all until each of `wanted` was met."""
+        ...
 
     def bytes_in(self, column: str) -> BytesIn:
         """Whether the file's own types say that a cell of a column holds bytes rather than text, or a list of such."""
@@ -106,8 +107,21 @@ def _open(path: str) -> Table:
     if ending in {".parquet", ".pq"}:
         return ParquetTable(path)
     if ending == ".json":
-        return JsonListTable(path) if first_character(path, key=KEY) == "[" else JsonLinesTable(path)
+        return JsonLinesTable(path) if _is_json_lines(path) else JsonListTable(path)
     return JsonLinesTable(path) if ending in {".jsonl", ".ndjson"} else DelimitedTable(path)
+
+
+def _is_json_lines(path: str) -> bool:
+    """Whether each line of a `.json` file is an object of its own: its first one is, and holds more than further objects."""
+    if first_character(path, key=KEY) == "[":
+        return False
+    with open_raw(path, key=KEY) as file:
+        first = next((line for line in lines_of(file, path=path, key=KEY) if line.strip()), b"")
+    try:
+        row = decode_json(first.decode("utf-8-sig", "surrogateescape"))
+    except json.JSONDecodeError:
+        return False
+    return not (isinstance(row, dict) and row and all(isinstance(value, dict) for value in row.values()))
 
 
 @dataclass(slots=True)
@@ -123,7 +137,7 @@ class DelimitedTable:
         first = next(read_rows(self.path, key=KEY, delimiter=self._delimiter), None)
         self._header = tuple(cell.strip() for cell in first.cells) if first else ()
 
-    def columns(self) -> Sequence[str]:
+    def columns(self, wanted: Collection[str] = ()) -> Sequence[str]:
         return self._header
 
     def bytes_in(self, column: str) -> BytesIn:
@@ -152,12 +166,12 @@ class DelimitedTable:
 
 @dataclass(slots=True)
 class JsonLinesTable:
-    """One JSON object per line; the columns are the keys of the first ones, which may each leave some out."""
+    """One JSON object per line; the columns are the keys of the objects, which may each leave some out."""
 
     path: str
 
-    def columns(self) -> Sequence[str]:
-        return _keys(self._objects())
+    def columns(self, wanted: Collection[str] = ()) -> Sequence[str]:
+        return _keys(self._objects(), wanted)
 
     def bytes_in(self, column: str) -> BytesIn:
         return "none"
@@ -190,14 +204,17 @@ class JsonLinesTable:
 
 @dataclass(slots=True)
 class JsonListTable:
-    """One JSON list of objects, as `JsonLinesTable`. Cells are read again going forward, as a unit's rows are in order."""
+    """One JSON list of objects, or one object of them, whose names for them are passed over.
+
+    Cells are read again going forward, as a unit's rows are in order.
+    """
 
     path: str
     _ahead: Iterator[tuple[int, Mapping[str, Any]]] = field(init=False, default_factory=lambda: iter(()))
     _row: tuple[int, Mapping[str, Any]] = field(init=False, default=(-1, {}))
 
-    def columns(self) -> Sequence[str]:
-        return _keys(self._objects())
+    def columns(self, wanted: Collection[str] = ()) -> Sequence[str]:
+        return _keys(self._objects(), wanted)
 
     def bytes_in(self, column: str) -> BytesIn:
         return "none"
@@ -219,8 +236,9 @@ class JsonListTable:
 
     def _objects(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for row, (name, values) in enumerate(stream_json(self.path, key=KEY)):
-            if name != TOP or not isinstance(values, dict):
-                raise InputError(f"{KEY}: {self.path}, element {row} of its list is no JSON object; each must be one")
+            if not isinstance(values, dict):
+                place = f"member {printable(name)!r}" if name != TOP else f"element {row} of its list"
+                raise InputError(f"{KEY}: {self.path}, {place} is no JSON object; each must be one")
             yield row, values
 
 
@@ -236,7 +254,7 @@ class ParquetTable:
     def __post_init__(self) -> None:
         self._file()
 
-    def columns(self) -> Sequence[str]:
+    def columns(self, wanted: Collection[str] = ()) -> Sequence[str]:
         return tuple(self._file().schema_arrow.names)
 
     def bytes_in(self, column: str) -> BytesIn:
@@ -359,8 +377,13 @@ def fingerprint(value: Any) -> str | None:
     return None
 
 
-def _keys(rows: Iterator[tuple[Any, Mapping[str, Any]]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(key for _, values in islice(rows, _ROWS_LOOKED_AT) for key in values))
+def _keys(rows: Iterator[tuple[Any, Mapping[str, Any]]], wanted: Collection[str]) -> tuple[str, ...]:
+    names: dict[str, None] = {}
+    for number, (_, values) in enumerate(rows):
+        if number >= _ROWS_LOOKED_AT and names.keys() >= set(wanted):
+            break
+        names |= dict.fromkeys(values)
+    return tuple(names)
 
 
 def _slice(path: str, address: Address) -> bytes:

@@ -132,6 +132,20 @@ def test_two_columns_of_one_name_are_not_chosen_between(
         convert(spec)
 
 
+@pytest.mark.parametrize("indent", [None, 4])
+def test_json_may_be_one_object_of_rows_by_name(convert: Any, photos: Path, tmp_path: Path, indent: int | None) -> None:
+    rows = {"6": {"file": "a.jpg", "text": "one"}, "15": {"file": "b.jpg", "text": "two"}}
+    (tmp_path / "t.json").write_text(json.dumps(rows, indent=indent))
+    columns = {"image": "file", "caption": "text"}
+    spec = {"kind": "table", "annotations": str(tmp_path / "t.json"), "media": str(photos), "columns": columns}
+    assert convert(spec).captions == {"a.jpg": ["one"], "b.jpg": ["two"]}
+    (tmp_path / "t.json").write_text(
+        json.dumps({"info": {"file": "a.jpg", "text": "one"}, "rows": [rows]}, indent=indent)
+    )
+    with pytest.raises(InputError, match=r"member 'rows' is no JSON object|has no column"):
+        convert(spec)
+
+
 def test_json_lines_may_be_called_json(convert: Any, source: Any, photos: Path, tmp_path: Path) -> None:
     spec = source("t.jsonl", [{"file": "a.jpg", "text": "one"}], media=str(photos))
     (tmp_path / "t.jsonl").rename(tmp_path / "t.json")
