@@ -197,32 +197,11 @@ class Stream:
             changes=tuple((change.step, dict(change.weights)) for change in self.changes),
         )
 
-    def resume(self, state: StreamState) -> int:
-        """Find the step of this stream at which a stored state goes on, with nothing replayed and nothing left out.
-
-        The batch size may differ from the stored one where the stored sample position begins a batch of the new size;
-        `carry` goes on at any position.
-
-        Raises:
-            ConfigError: the state belongs to another order; the message names what differs.
-        """
-        state.refuse_another(self.state(state.step))
-        if state.legs == self.legs:
-            return state.step
-        epoch, position = self._with(state.batch_size, state.legs).position(state.step)
-        if len(self.legs) > 1 or not self.drop_last or self.changes or position % self.batch_size:
-            raise ConfigError(
-                f"the checkpoint stands at sample {position:,} of epoch {epoch}, where no batch of batch_size={self.batch_size} "
-                f"begins; resume with batch_size={state.batch_size}, or carry the state over"
-            )
-        step = position // self.batch_size
-        return epoch * self.steps_per_epoch + step if len(self.sources) == 1 else step
-
     def carry(self, state: StreamState) -> Stream:
-        """Make the order that goes on at a stored state's step, from its very sample, with this stream's batch size.
+        """Make the order that goes on at a stored state's step, with nothing replayed and nothing left out.
 
-        Steps before it keep the batches that they had. A lone source ends the epoch at hand with its last whole batch of the
-        new size.
+        Where the batch size differs from the stored one, it goes on at the very sample, and steps before it keep the batches
+        that they had. A lone source ends the epoch at hand with its last whole batch of the new size.
 
         Raises:
             ConfigError: the state belongs to another order, or an evaluation's.

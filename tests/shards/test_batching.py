@@ -139,7 +139,7 @@ def test_every_world_and_every_restart_sees_the_same_batches(step: int, seed: in
         seen: list[Address] = []
         for rank in range(world):
             fresh = lone(sizes, seed=seed)
-            seen += fresh.slots(fresh.resume(state), rank, world)
+            seen += fresh.carry(state).slots(state.step, rank, world)
             assert sum(map(len, fresh.parts(step, rank, world, 8 // world))) == len(fresh.slots(step, rank, world))
         assert seen == stream.batch(step)
 
@@ -215,6 +215,6 @@ def test_what_fits_no_batch_is_refused_before_anything_starts(settings: dict[str
 
 def test_other_settings_of_the_plan_and_worlds_that_divide_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"plan .*960.*2000"):
-        lone((300,), batch_tokens=2_000).resume(lone((300,)).state(2))
+        lone((300,), batch_tokens=2_000).carry(lone((300,)).state(2))
     with pytest.raises(ConfigError, match="batch_parts=8 cannot be split over 3"):
         lone((300,)).slots(0, 0, 3)

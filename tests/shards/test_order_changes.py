@@ -78,7 +78,7 @@ def test_a_carried_stream_keeps_the_batches_before_and_is_resumed_like_any_other
     assert drawn(stream, range(7)) == drawn(before, range(7))
     assert two(batch_size=4).carry(stored(stream, 9)).legs == stream.legs
     assert two(batch_size=4).carry(stored(stream, 9)).batch(9) == stream.batch(9)
-    assert stream.resume(stored(stream, 9)) == 9
+    assert stream.carry(stored(stream, 9)) is stream
     assert [len(stream.slots(step, 0, 2)) for step in (6, 7)] == [3, 2]
 
 
@@ -106,7 +106,7 @@ def test_a_change_of_weights_keeps_its_step_when_the_batch_size_changes_before_i
 
 def test_other_changes_of_weights_are_refused() -> None:
     with pytest.raises(ConfigError, match="changes of weights"):
-        two().resume(two(changes=[WeightChange(step=5, weights={"a": 1})]).state(3))
+        two().carry(two(changes=[WeightChange(step=5, weights={"a": 1})]).state(3))
 
 
 @pytest.mark.parametrize(("until", "through"), [("a", {"a"}), ("b", {"b"}), ("first", {"b"}), ("all", {"a", "b"})])

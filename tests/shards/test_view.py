@@ -108,7 +108,7 @@ def test_a_view_is_worked_out_once_and_names_what_it_shows(dataset: Dataset) -> 
     assert other.digest != first.digest
     with pytest.raises(ConfigError, match=r"streams\.x is the dataset or view"):
         stream = Stream({"x": source_of(dataset, "records", view=first)}, batch_size=4, seed=0)
-        stream.resume(Stream({"x": source_of(dataset, "records", view=other)}, batch_size=4, seed=0).state(0))
+        stream.carry(Stream({"x": source_of(dataset, "records", view=other)}, batch_size=4, seed=0).state(0))
 
 
 def test_a_damaged_view_says_what_to_do(dataset: Dataset) -> None:
