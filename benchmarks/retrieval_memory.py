@@ -30,15 +30,15 @@ import xxhash
 from model.examples import Paired
 from model.families.vicha.config import Config
 from model.families.vicha.model import Vicha
-from model.families.vicha.processor import VichaProcessor
 from model.tokenizer import WordPiece
 from shards.config import validate
 from shards.records import Caption, Media, Origin, Record
-from trainers.assembly import TrainedRun
+from trainers.assembly import TrainedRun, open_run
 from trainers.config import EvaluateConfig
 from trainers.distributed import joined_group
 from trainers.exam import Crew
 from trainers.gallery import read_gallery
+from trainers.imported import ImportedConfig, write_imported
 from trainers.pair_scores import row_blocks
 from trainers.rerank import DIRECTIONS
 from trainers.retrieval import compare
@@ -97,7 +97,7 @@ def _measure(pictures: int, captions: int, settings: dict[str, Any]) -> None:
                 own_memory[stage] = max(own_memory.get(stage, 0), _own_mib() - began)
 
             crew = _Watched(group, look)
-            run = _random_run(group.device)
+            run = _random_run(Path(name) / "run", group.device)
             _warm_up(run, group.device)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             began, busy, started = _own_mib(), time.process_time(), time.monotonic()
@@ -139,17 +139,13 @@ def _own_mib() -> int:
     return int(found[1]) >> 10
 
 
-def _random_run(device: torch.device) -> TrainedRun:
-    """A run without a folder: random weights, a vocabulary of numbered words."""
+def _random_run(folder: Path, device: torch.device) -> TrainedRun:
+    """A run of random weights and a vocabulary of numbered words."""
     tokenizer = WordPiece(WORDS)
     config = Config.model_validate(FAMILY).with_vocabulary(len(tokenizer))
-    missing: Any = None  # nothing of a comparison reads a run's config or checkpoint
-    return TrainedRun(
-        family=Vicha(config).eval().to(device),
-        processor=VichaProcessor(config, tokenizer),
-        config=missing,
-        checkpoint=missing,
-    )
+    imported = ImportedConfig(family=config.model_dump(mode="json"), imported_from=("random numbers",))
+    write_imported(folder, Vicha(config), imported, tokenizer)
+    return open_run(folder, device=device)
 
 
 def _warm_up(run: TrainedRun, device: torch.device) -> None:

@@ -24,6 +24,7 @@ from trainers.recall import chance, recall
 from trainers.rerank import DIRECTIONS, Direction, Scoring
 from trainers.results import ensure_writable, write_results
 from trainers.retrieval import check_compares, compare, nearest_rows
+from trainers.score_parts import drop_parts
 
 NAMED = 10  # candidates that predictions.jsonl names per query
 
@@ -89,7 +90,8 @@ def plan(config: EvaluateConfig) -> str:
 def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> Scores:
     """Evaluate retrieval both ways and write scores.json and predictions.jsonl into `config.output`.
 
-    Under `torchrun` the ranks share the work; every score is bit for bit that of one process, and rank 0 writes.
+    Under `torchrun` the ranks share the work; every score is bit for bit that of one process, and rank 0 writes. Of an
+    interrupted evaluation the same command goes on with the pairs that are not matched yet.
 
     Raises:
         ConfigError: the model cannot be compared by cosine, or its concepts are missing.
@@ -133,6 +135,7 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
             write_results(
                 Path(config.output), scores=scores.to_json(), predictions=_predictions(gallery, compared.found, ranks)
             )
+    drop_parts(Path(config.output))
     return scores
 
 

@@ -24,6 +24,7 @@ from trainers.distributed import joined_group
 from trainers.exam import Crew, OnProgress, silent
 from trainers.predictions import PredictionFolder
 from trainers.results import ensure_writable, write_whole
+from trainers.score_parts import drop_parts
 from trainers.shelf import given_pictures
 from trainers.task import RankedTask, SubmittedTask, Task
 from trainers.tasks import load_task
@@ -128,6 +129,8 @@ def _predicted(config: PredictConfig, crew: Crew, choose: ConceptChooser | None)
             every: Iterable[Mapping[str, Any]] = kept if folder is None else folder.rows()
             submission = _submit(config, task, asker, every)
             kept = list(folder.rows()) if folder is not None and (config.picture or config.text) else kept
+    if config.output is not None:
+        drop_parts(Path(config.output))
     return Prediction(
         task=kind,
         count=len(asker),

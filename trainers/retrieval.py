@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,13 +18,15 @@ from torch import Tensor
 from model.examples import Paired
 from shards.errors import ConfigError
 from trainers.assembly import TrainedRun
+from trainers.checkpoint import STATE
 from trainers.config import AskConfig
-from trainers.embedding import GalleryTowers
+from trainers.embedding import Features, GalleryTowers
 from trainers.exam import Crew, mixed_precision
 from trainers.gallery import Gallery, GalleryText
-from trainers.gather import gather_rows
+from trainers.matching import Matching
 from trainers.pair_scores import Cosines, PairScores, Reranked, row_blocks
-from trainers.rerank import DIRECTIONS, Direction, PairMatcher, candidate_pairs, match_picture
+from trainers.rerank import DIRECTIONS, Direction, PairMatcher, candidate_pairs
+from trainers.score_parts import ScoreParts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +62,12 @@ def compare(
 ) -> Compared:
     """Compare every picture of a gallery with every text, each rank its share; every rank gets all of it.
 
+    Scores of re-ranked pairs are kept below `config.output` until `drop_parts` is called, so that the same comparison goes on
+    where it was interrupted.
+
     Raises:
         DamagedRecordError: a picture cannot be read; it stops every rank, with its name.
+        OstrakaError: there is no room on the disk.
     """
     seconds: dict[str, float] = {}
     towers = GalleryTowers(run, gallery, config=config, crew=crew)
@@ -74,7 +81,16 @@ def compare(
         if config.k_test:
             began = time.monotonic()
             chosen = candidate_pairs(similarity, config.k_test, directions)
-            scores = _match(run, towers, chosen.pairs, features.lengths, similarity, config=config, crew=crew)
+            matching = Matching(
+                matcher=cast(PairMatcher, run.family),
+                towers=towers,
+                lengths=features.lengths,
+                similarity=similarity,
+                pairs=chosen.pairs,
+                config=config,
+                crew=crew,
+            )
+            scores = matching.scores(_parts(run, features, chosen.pairs, config))
             found = Reranked(cosines, chosen.cpu(), scores.cpu())
             seconds["match"] = time.monotonic() - began
     return Compared(cosines=cosines, found=found, seconds=seconds)
@@ -98,56 +114,11 @@ def nearest_rows(
             yield (query.address() if isinstance(query, GalleryText) else {"key": query}), ranked
 
 
-def _match(
-    run: TrainedRun,
-    towers: GalleryTowers,
-    pairs: Tensor,
-    lengths: Tensor,
-    similarity: Tensor,
-    *,
-    config: AskConfig,
-    crew: Crew,
-) -> Tensor:
-    """Match the candidates of this rank's pictures, and put the scores of all ranks together.
-
-    Args:
-        run: whose family matches.
-        towers: give the states.
-        pairs: (pairs,) all candidates as image * texts + text, ascending.
-        lengths: (texts,) tokens of all texts.
-        similarity: (images, texts) cosines.
-        config: how many pairs go at a time, and what they score.
-        crew: who shares the work.
-
-    Returns:
-        (pairs,) scores.
-    """
-    images, texts = similarity.shape
-    is_read = torch.zeros_like(lengths, dtype=torch.bool).index_fill_(0, pairs % texts, True)
-    text_states = towers.text_states(lengths, is_read)
-    first = torch.searchsorted(pairs, torch.arange(images + 1, device=pairs.device) * texts).tolist()
-    total, done = sum(len(batch) for batch in towers.image_batches), 0
-    scores: list[Tensor] = []
-    places: list[Tensor] = []
-    crew.say("match", done, total)
-    with crew.group.together():
-        for batch in towers.image_batches:
-            places.append(torch.arange(first[batch.start], first[batch.stop]))
-            states = towers.picture_states(batch) if len(places[-1]) else None
-            for number, image in enumerate(batch):
-                own = pairs[first[image] : first[image + 1]]
-                # None is left where only texts ask and this picture is near to none of them.
-                if states is not None and len(own):
-                    found = match_picture(
-                        cast(PairMatcher, run.family),
-                        states[number : number + 1],
-                        own - image * texts,
-                        text_states,
-                        similarity[image],
-                        pairs_per_pass=config.match_batch_size,
-                        scoring=config.scoring,
-                    )
-                    scores.append(found)
-                done += 1
-                crew.say("match", done, total)
-    return gather_rows(crew.group, scores, torch.cat(places) if places else [], total=len(pairs))
+def _parts(run: TrainedRun, features: Features, pairs: Tensor, config: AskConfig) -> ScoreParts:
+    """Find the scores that an interrupted comparison of the same things has left."""
+    how = [config.precision, config.scoring, config.batch_size, config.match_batch_size]
+    weights = (run.checkpoint.path / STATE).read_bytes()  # which names their checksum
+    return ScoreParts(
+        None if config.output is None else Path(config.output),
+        made_from=(features.images, features.texts, features.lengths, pairs, weights, repr(how).encode()),
+    )
