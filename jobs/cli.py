@@ -68,7 +68,9 @@ def main(arguments: Sequence[str]) -> int:
         logger.error("error: %s", error)
         return WRONG_USAGE
     except KeyboardInterrupt:
-        logger.error("interrupted: nothing that was committed is lost; the same command goes on from here")
+        logger.error(
+            "interrupted: the same command goes on from what was committed last, in a training from its newest checkpoint"
+        )
         return INTERRUPTED
     except Exception as error:
         if not _is_for_people(error):
