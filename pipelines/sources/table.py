@@ -79,7 +79,7 @@ class _TableSource:
     def _rows(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """Yield (what to group by, (table, number, id, media, cells, surplus)) of every row; media are `Place`s as plain values."""
         for name, table in self._open().items():
-            self._check_columns(table.columns(), path=name)
+            self._check_columns(table.columns([column for _, column in self._columns.columns()]), path=name)
             forms = {column: self._form(table, column) for column, _ in self._columns.media}
             # Media in a binary file stay unread; in a text file they are read anyway and give the unit its fingerprint.
             read = {column for _, column in self._columns.columns()} - {c for c in forms if table.bytes_in(c) == "one"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -94,3 +95,14 @@ def test_cells_are_read_again_behind_texts_with_odd_line_breaks(tmp_path: Path) 
     (tmp_path / "t.csv").write_text('text,pic\n"a\u2028b\x0bc",first\n"d\ne",second\n', newline="")
     table = opened(tmp_path / "t.csv")
     assert [table.cell(row.address, "pic") for row in table.rows(["text"])] == ["first", "second"]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_a_column_that_comes_late_is_found_and_one_that_never_comes_is_not(name: str, tmp_path: Path) -> None:
+    rows = [*({"file": "a.jpg"} for _ in range(1200)), {"file": "b.jpg", "text": "words"}, {"last": 1}]
+    text = "\n".join(map(json.dumps, rows)) if name == "t.jsonl" else json.dumps(rows)
+    (tmp_path / name).write_text(text)
+    table = opened(tmp_path / name)
+    assert table.columns() == ("file",)
+    assert table.columns(["text"]) == ("file", "text")
+    assert table.columns(["txt"]) == ("file", "text", "last")
