@@ -70,7 +70,7 @@ def _drafts(config: Config, files: RegionFiles) -> Iterator[Draft]:
 
 def _captioned(config: Config) -> Iterator[tuple[str, Draft]]:
     """Yield (file name of the picture, its captions), in the order of the file."""
-    ids: set[str] = set()
+    seen: set[str] = set()  # ids and file names: features are found by the file's, so that it is one picture
     for number, image in _images(config):
         where = f"images[{number}]"
         file = image.get("filename")
@@ -80,10 +80,14 @@ def _captioned(config: Config) -> Iterator[tuple[str, Draft]]:
         id = str(image["cocoid"]) if "cocoid" in image else file
         split = image.get("split")
         draft = Draft(id=id, stem=file.removesuffix(".jpg"), split=split if isinstance(split, str) else None)
-        if id in ids:
-            draft.problem, draft.stem = ("duplicate_id", f"{where} repeats the id of an earlier image"), where
-        ids.add(id)
-        for place, sentence in enumerate(image.get("sentences") or ()):
+        if id in seen or file in seen:
+            draft.problem, draft.stem = (
+                ("duplicate_id", f"{where} repeats the id or the file of an earlier image"),
+                where,
+            )
+        seen |= {id, file}
+        sentences = image.get("sentences")
+        for place, sentence in enumerate(sentences if isinstance(sentences, list) else ()):
             fields = sentence if isinstance(sentence, dict) else {}
             sentid = str(fields["sentid"]) if "sentid" in fields else None
             draft.add_caption(fields.get("raw"), id=sentid, where=f"{id} sentences[{place}]")

@@ -254,6 +254,15 @@ def test_a_folder_without_boxes_or_with_two_sets_of_features_is_asked_about(
         convert(dict(spec))
 
 
+def test_a_picture_twice_and_sentences_that_are_none_are_named(hdf5: Path, tmp_path: Path, convert: Any) -> None:
+    said = {"filename": f"{NAMES[0]}.jpg", "sentences": [{"raw": "A."}]}
+    images = [{**said, "cocoid": 1}, {**said, "cocoid": 2}, {"filename": f"{NAMES[1]}.jpg", "sentences": 1.5}]
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images}))
+    done = convert({"kind": "vlp", "annotations": str(tmp_path / "dataset_coco.json"), "media": str(hdf5)})
+    assert done.captions == {"1": ["A."]}
+    assert done.reasons() == {"2": "duplicate_id", f"{NAMES[1]}.jpg": "no_annotations"}
+
+
 @pytest.mark.parametrize("content", [[], {"images": []}, {"images": ["a.jpg"]}, {"annotations": []}])
 def test_a_file_that_is_no_list_of_images_is_told_apart(content: Any, hdf5: Path, tmp_path: Path, convert: Any) -> None:
     (tmp_path / "other.json").write_text(json.dumps(content))
