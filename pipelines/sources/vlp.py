@@ -158,7 +158,9 @@ def _ask(draft: Draft, fields: Mapping[str, Any], *, ids: QuestionIds, where: st
             text,
             id=ids.take(fields.get("question_id"), where=where),
             # A test split has no answers, and says so by an empty list or by none at all.
-            answers=annotators_answers(list(answers), where=where) if answers else (),
+            answers=annotators_answers(list(answers) if isinstance(answers, tuple) else answers, where=where)
+            if answers
+            else (),
             where=where,
         )
 

@@ -125,6 +125,8 @@ def test_questions_of_an_imdb_are_grouped_by_picture(protocol: int, hdf5: Path, 
         question(NAMES[2], 20),
         question(NAMES[0], np.int64(11), "yes"),
         question(NAMES[0], 10, "again"),
+        {**question(NAMES[2], 30), "answers": ("yes", "no")},
+        {**question(NAMES[2], 40), "answers": True},
         protocol=protocol,
     )
     done = convert({"kind": "vlp", "annotations": file, "media": str(hdf5)})
@@ -133,8 +135,12 @@ def test_questions_of_an_imdb_are_grouped_by_picture(protocol: int, hdf5: Path, 
     assert first[0] == Question(
         id="10", question="what is it ?", answers=(Answer(text="cat", weight=0.8), Answer(text="dog", weight=0.2))
     )
-    assert [(annotation.id, len(annotation.answers)) for annotation in (first[1], second[0])] == [("11", 1), ("20", 0)]
-    assert done.reasons("annotation") == {"10": "duplicate_id"}
+    assert [(annotation.id, len(annotation.answers)) for annotation in (first[1], *second)] == [
+        ("11", 1),
+        ("20", 0),
+        ("30", 2),
+    ]
+    assert done.reasons("annotation") == {"10": "duplicate_id", "40": "missing_field"}
     assert done.card.split == "train"
 
 
