@@ -112,6 +112,8 @@ def _expected(problem: ErrorDetails, key: str) -> str:
         return f"takes keys of its own, {key}.<key>=…"
     if kind in ("tuple_type", "list_type"):
         return f"takes a list, {key}='[…, …]'"
+    if kind == "too_short":
+        return f"takes at least {problem['ctx']['min_length']}"
     for prefix, words in (("int_", "a whole number"), ("float_", "a number"), ("bool_", "true or false")):
         if kind.startswith(prefix):
             return f"takes {words}"

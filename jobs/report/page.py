@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from jobs.quantities import duration_text
+from jobs.quantities import count_text, duration_text
 from jobs.report.ablation_section import ablation_section, read_ablation
 from jobs.report.dataset_sections import datasets_section, size_text
 from jobs.report.findings import Findings, find
@@ -83,10 +83,7 @@ def write_report(config: ReportConfig) -> Path:
         InputError: a name leads to nothing, or the page cannot be written.
         DatasetError: a dataset is damaged.
     """
-    datasets, runs = _names(config.dataset), _names(config.run)
-    if not datasets and not runs:
-        raise ConfigError("nothing to report on: name dataset=FOLDER, run=FOLDER or both")
-    page = build_page(find(datasets, runs), config)
+    page = build_page(_found(config), config)
     output = Path(config.output)
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
@@ -98,6 +95,21 @@ def write_report(config: ReportConfig) -> Path:
             f"{output}: the report cannot be written ({error.strerror or error}); choose another output"
         ) from error
     return output
+
+
+def plan_report(config: ReportConfig) -> str:
+    """Say in one line what a page would tell of; looks as `write_report` does, and writes nothing."""
+    findings = _found(config)
+    evaluations = len(findings.evaluations)
+    counts = ((len(findings.datasets), "dataset"), (len(findings.runs), "run"), (evaluations, "evaluation"))
+    return f"would tell of {', '.join(count_text(*count) for count in counts)} -> {config.output}"
+
+
+def _found(config: ReportConfig) -> Findings:
+    datasets, runs = _names(config.dataset), _names(config.run)
+    if not datasets and not runs:
+        raise ConfigError("nothing to report on: name dataset=FOLDER, run=FOLDER or both")
+    return find(datasets, runs)
 
 
 def build_page(findings: Findings, config: ReportConfig) -> str:

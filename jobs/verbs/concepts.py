@@ -24,6 +24,7 @@ from concepts.picture_column import picture_problems
 from concepts.vocabulary import Vocabulary, VocabularyConfig
 from jobs.executors import ExecutorConfig, cluster_for, executor_for, refuse_relative_paths
 from jobs.progress import progress
+from jobs.quantities import count_text
 from jobs.vocabulary_count import find_vocabulary
 from shards.errors import BudgetError
 from shards.reader import Dataset, open_dataset
@@ -288,7 +289,7 @@ def _plan_line(config: Config, datasets: Sequence[Dataset]) -> str:
         captions = sum(dataset.card.annotations for dataset in counted)
         words = f"vocabulary counted over {captions:,} annotations" + (f" and {loose} caption files" if loose else "")
     return (
-        f"{pictures:,} pictures in {shards} shards of {len(datasets)} datasets; {words}; "
+        f"{count_text(pictures, 'picture')} in {count_text(shards, 'shard')} of {count_text(len(datasets), 'dataset')}; {words}; "
         f"{config.embedder.model} ({config.embedder.pretrained}), top {config.top_k}"
     )
 

@@ -35,6 +35,7 @@ class Outer(Config):
     streams: dict[str, Inner] = Field(default_factory=dict)
     fallback: Inner | None = None
     names: tuple[str, ...] = ("a", "b")
+    both: tuple[str, ...] = Field(("a", "b"), min_length=2)
     is_on: bool = False
     mode: Literal["early", "late"] = "early"
     """When."""
@@ -64,6 +65,7 @@ def test_overrides_go_on_top_of_a_preset_file(tmp_path: Path) -> None:
         ("select.top_k=many", "select.top_k: takes a whole number, not 'many'"),
         ("select=15", "select: takes keys of its own, select.<key>=…, not 15"),
         ("names=a", "names: takes a list, names='[…, …]', not 'a'"),
+        ("both=[a]", "both: takes at least 2, not ['a']"),
         ("is_on=maybe", "is_on: takes true or false, not 'maybe'"),
         ("select", "write dotted.key=value"),
     ],

@@ -423,6 +423,15 @@ def test_the_ablation_is_told_as_measured_whatever_it_says(
     assert f"[{min(gains):+.1f} to {max(gains):+.1f}]".replace("-", "−") in seen
 
 
+def test_a_dry_run_says_what_the_page_would_tell_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = write_dataset(tmp_path / "d")
+    capsys.readouterr()
+    page = tmp_path / "page.html"
+    assert main(["report", f"dataset={dataset}", f"output={page}", "--dry-run"]) == 0
+    assert f"would tell of 1 dataset, 0 runs, 0 evaluations -> {page}" in capsys.readouterr().out
+    assert not page.exists()
+
+
 def test_a_file_that_is_no_ablation_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     file.write_text("{}")
