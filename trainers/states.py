@@ -99,18 +99,19 @@ def rows_in_file(count: int, like: Tensor, *, folder: Path) -> Tensor:
     """Make (count, D) rows, D and kind of number as of `like`, that lie in a nameless file and not in memory.
 
     Raises:
-        OstrakaError: the folder's disk has no room for them.
+        OstrakaError: the folder cannot hold them.
     """
     width = like.shape[-1]
     size = max(count * width * like.element_size(), 1)
     try:
+        folder.mkdir(parents=True, exist_ok=True)  # of several nodes each has its own disk, perhaps
         with tempfile.TemporaryFile(dir=folder) as file:
             # Reserved now, since writing to a mapping of a full disk kills the process.
             os.posix_fallocate(file.fileno(), 0, size)
             mapped = mmap.mmap(file.fileno(), size)
     except OSError as error:
         raise OstrakaError(
-            f"{folder}: no room for {size / 2**30:.1f} GiB of text states ({error.strerror or error}); free some, name "
+            f"{folder}: cannot hold {size / 2**30:.1f} GiB of text states ({error.strerror or error}); free some room, name "
             "another folder, or let them stay in memory by state_bytes=…"
         ) from error
     return torch.frombuffer(mapped, dtype=like.dtype, count=count * width).view(count, width)

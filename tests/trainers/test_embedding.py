@@ -76,7 +76,7 @@ def test_a_full_disk_stops_an_evaluation_with_one_sentence_and_leaves_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(OstrakaError, match=r"scores: no room for .* of text states .*No space left on device"):
+    with pytest.raises(OstrakaError, match=r"scores: cannot hold .* of text states .*No space left on device"):
         evaluate(EvaluateConfig.model_validate({**exam, "state_bytes": 0}))
     assert list(Path(exam["output"]).iterdir()) == []
 

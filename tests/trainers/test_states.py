@@ -55,11 +55,11 @@ def test_texts_lie_shortest_first_so_that_a_picture_reads_them_in_one_direction(
 
 
 def test_a_file_of_states_is_seen_by_nobody_and_needs_no_end(tmp_path: Path) -> None:
-    rows = rows_in_file(1000, torch.empty(0, 256, dtype=torch.bfloat16), folder=tmp_path)
+    folder = tmp_path / "not" / "there yet"
+    rows = rows_in_file(1000, torch.empty(0, 256, dtype=torch.bfloat16), folder=folder)
     assert rows.shape == (1000, 256)
     assert rows.dtype == torch.bfloat16
-    assert list(tmp_path.iterdir()) == []
-    assert os.statvfs(tmp_path).f_bfree > 0
+    assert list(folder.iterdir()) == []
     rows.fill_(2)
     assert float(rows.float().sum()) == 2 * 1000 * 256
 
@@ -70,7 +70,7 @@ def test_a_full_disk_is_told_of_before_anything_is_written(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     with pytest.raises(
-        OstrakaError, match=r"no room for 3\.0 GiB of text states \(No space left on device\); free some"
+        OstrakaError, match=r"cannot hold 3\.0 GiB of text states \(No space left on device\); free some room"
     ):
         rows_in_file(3 << 20, torch.empty(0, 256), folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
