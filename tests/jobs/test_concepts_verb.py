@@ -125,7 +125,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
 ) -> None:
     dataset = captioned_dataset()
     assert main([*words(dataset.path, tiny_clip()), "--dry-run"]) == 0
-    assert "21 pictures in 3 shards of 1 datasets; vocabulary counted over 63 annotations" in capsys.readouterr().out
+    assert "21 pictures in 3 shards of 1 dataset; vocabulary counted over 63 annotations" in capsys.readouterr().out
     assert not (Path(dataset.path) / "sidecars").exists()
 
 
