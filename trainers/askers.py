@@ -77,8 +77,9 @@ class RankingAsker:
         return len(self.exam)
 
     def rows(self, chosen: range, crew: Crew) -> list[dict[str, Any]]:
-        found = rank_examples(self._run, self.exam, self._choice, chosen, config=self._config, crew=crew)
-        return list(ranking_rows(self.exam, self._choice.candidates, chosen, found, named=self._config.named))
+        config = self._config
+        found = rank_examples(self._run, self.exam, self._choice, chosen, config=config, crew=crew, named=config.named)
+        return list(ranking_rows(self.exam, self._choice.candidates, chosen, found))
 
 
 class MapAsker:

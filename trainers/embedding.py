@@ -113,6 +113,7 @@ class GalleryTowers:
                     packed = self._places_for(lengths, chosen, states)
             packed.put(texts, states)
             crew.say("text states", texts.stop, total)
+        crew.say("text states", total, total)  # the last ones may be nobody's candidates
         assert packed is not None
         return packed
 

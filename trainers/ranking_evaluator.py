@@ -102,7 +102,7 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
         if group.is_main:
             ensure_writable(Path(config.output))
     every = range(len(exam))
-    ranked = rank_examples(run, exam, choice, every, config=config, crew=Crew(group, on_progress))
+    ranked = rank_examples(run, exam, choice, every, config=config, crew=Crew(group, on_progress), named=NAMED)
     annotations = [place.annotation for place in exam.places]
     predicted = [choice.candidates[best] for best in ranked.places[:, 0].tolist()]
     right = [task.rightness(said, each) for said, each in zip(predicted, annotations, strict=True)]
@@ -125,9 +125,7 @@ def _evaluated(config: EvaluateConfig, group: Group, on_progress: OnProgress) ->
                 scores=scores.to_json(),
                 predictions=(
                     {**row, "right": each}
-                    for row, each in zip(
-                        ranking_rows(exam, choice.candidates, every, ranked, named=NAMED), right, strict=True
-                    )
+                    for row, each in zip(ranking_rows(exam, choice.candidates, every, ranked), right, strict=True)
                 ),
                 submission=_submission(task, predicted, annotations),
             )

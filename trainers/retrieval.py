@@ -62,8 +62,9 @@ def compare(
 ) -> Compared:
     """Compare every picture of a gallery with every text, each rank its share; every rank gets all of it.
 
-    Scores of re-ranked pairs are kept below `config.output` until `drop_parts` is called, so that the same comparison goes on
-    where it was interrupted.
+    A rank holds seven bytes of every pair, its cosine and marks, and twelve more of a pair that is re-ranked; beside them
+    `config.state_bytes` and what a batch takes. Scores of re-ranked pairs are kept below `config.output` until `drop_parts` is
+    called, so that the same comparison goes on where it was interrupted.
 
     Raises:
         DamagedRecordError: a picture cannot be read; it stops every rank, with its name.
