@@ -113,7 +113,7 @@ def rows_in_file(count: int, like: Tensor, *, folder: Path) -> Tensor:
             mapped = mmap.mmap(file.fileno(), size)
     except OSError as error:
         raise OstrakaError(
-            f"{folder}: cannot hold {size / 2**30:.1f} GiB of text states ({error.strerror or error}); free some room, name "
+            f"{folder}: cannot hold {size / 2**20:,.0f} MiB of text states ({error.strerror or error}); free some room, name "
             "another folder, or let them stay in memory by state_bytes=…"
         ) from error
     return torch.frombuffer(mapped, dtype=like.dtype, count=count * width).view(count, width)

@@ -70,7 +70,7 @@ def test_a_full_disk_is_told_of_before_anything_is_written(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     with pytest.raises(
-        OstrakaError, match=r"cannot hold 3\.0 GiB of text states \(No space left on device\); free some room"
+        OstrakaError, match=r"cannot hold 3,072 MiB of text states \(No space left on device\); free some room"
     ):
         rows_in_file(3 << 20, torch.empty(0, 256), folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
