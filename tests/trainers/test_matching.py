@@ -77,13 +77,13 @@ def test_an_interrupted_evaluation_matches_only_what_is_left_and_ends_with_the_s
     assert sorted(path.name for path in Path(exam["output"]).iterdir()) == ["predictions.jsonl", "scores.json"]
 
 
-@pytest.mark.parametrize("change", [{"scoring": "match_and_contrast"}, {"k_test": 4}, {"match_batch_size": 2}])
-def test_what_another_evaluation_left_is_not_taken(exam: dict[str, Any], change: dict[str, Any]) -> None:
-    with pytest.raises(Interrupted):
-        _evaluate(exam, until=9)
-    _, _, told = _evaluate({**exam, **change})
-    assert told[0] == 0
-    assert not list(Path(exam["output"]).glob(".*"))
+def test_what_another_evaluation_left_is_not_taken(exam: dict[str, Any]) -> None:
+    for change in ({"scoring": "match_and_contrast"}, {"k_test": 4}, {"match_batch_size": 2}):
+        with pytest.raises(Interrupted):
+            _evaluate(exam, until=9)
+        _, _, told = _evaluate({**exam, **change})
+        assert told[0] == 0
+        assert not list(Path(exam["output"]).glob(".*"))
 
 
 def test_predictions_of_what_is_nearest_go_on_and_leave_nothing_behind(
