@@ -27,9 +27,8 @@ _PAIRS: dict[str, Any] = {
     "masked_image": None,
     "contrast": {"targets": "identity", "temperature_range": None},
 }
-# Each task's published family config, beside the sizes that the file tells; pictures of 380 pixels give a grid of 23 patches,
-# and the model never sees the 12 rows and columns beyond it.
-_FINE_TUNED: dict[str, Any] = {"image_size": 380, "border": "ignore"}
+# Each task's published family config, beside the sizes that the file tells.
+_FINE_TUNED: dict[str, Any] = {"image_size": 380}
 TASKS: Mapping[str, Mapping[str, Any]] = {
     "pretraining": {"image_size": 256},
     "retrieval": {**_FINE_TUNED, **_PAIRS},
@@ -118,6 +117,9 @@ def infer_settings(
     grid, patch = math.isqrt(tensors["visual_encoder.pos_embed"].shape[1] - 1), data["patch_size"]
     if stage in _STAGES_OF[task] and data["image_size"] // patch != grid:
         data["image_size"] = grid * patch  # it was trained for this task at another size than the published one
+    if data["image_size"] % patch and "image_size" not in (settings or {}):
+        # Published: pictures of 380 pixels give a grid of 23 patches, and the 12 rows and columns beyond it are never seen.
+        data["border"] = "ignore"
     return merged(data, settings or {})
 
 
