@@ -48,9 +48,13 @@ def ours(folder: Path, output: Path, overrides: Sequence[str]) -> Work:
     keys = ["source.kind=flickr_captions", *source, f"output={output}", f"records_per_shard={PER_SHARD}"]
     config = load_config(Config, None, [*keys, *overrides], verb="shards")
     first = config.model_copy(update={"source": {**config.source, "limit": 1}, "output": f"{output}-first"})
-    with contextlib.redirect_stdout(sys.stderr):
-        run(first, dry_run=False)  # for what is imported on the way
-    return lambda: run(config, dry_run=False)
+
+    def work(config: Config = config) -> None:
+        with contextlib.redirect_stdout(sys.stderr):  # where figures are printed
+            run(config, dry_run=False)
+
+    work(first)  # for what is imported on the way
+    return work
 
 
 def tar(folder: Path, output: Path, overrides: Sequence[str]) -> Work:
