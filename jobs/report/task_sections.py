@@ -29,6 +29,7 @@ SAID: Mapping[str, str] = {
     "largest": "always the largest proposed box",
 }
 GUESSES = frozenset({"constant", "constant_by_type", "largest"})
+MAIN = "found/all"  # is told first of what is scored by several measures
 THUMB, LARGE = 256, 480  # pixels of the longer side of a copied picture, and of one with a map
 MOST_LINES = 12  # of a table; the rest is folded away
 FOUND_AT = 0.5  # of a true box, for a chosen one to be right
@@ -74,13 +75,16 @@ def task_section(evaluation: Evaluation, locator: Locator, *, count: int, name: 
 
 
 def headline(evaluation: Evaluation) -> tuple[str, str] | None:
-    """The first score of an evaluation and what it is, beside the best guess without looking; None where it has none."""
-    first = next((name for name in evaluation.metrics if name not in GUESSES), None)
-    if first is None:
+    """The main score of an evaluation and what it is, beside the best guess without looking; None where it has none."""
+    metrics = evaluation.metrics
+    main = next((name for name in (MAIN, *metrics) if name in metrics and name.split("/")[0] not in GUESSES), None)
+    if main is None:
         return None
-    guess = max((value for name, value in evaluation.metrics.items() if name in GUESSES), default=None)
-    said = f"{SAID.get(first, first.replace('_', ' '))}, {evaluation.title}"
-    return f"{evaluation.metrics[first]:.1f} %", said if guess is None else f"{said}; by guessing {guess:.1f} %"
+    kind, *of = main.split("/")
+    guesses = [metrics[name] for name in ("/".join((guess, *of)) for guess in GUESSES) if name in metrics]
+    guess = max([*guesses, *filter(None, [evaluation.chance.get(main)])], default=None)
+    said = f"{SAID.get(kind, kind.replace('_', ' '))}, {evaluation.title}"
+    return f"{metrics[main]:.1f} %", said if guess is None else f"{said}; by guessing {guess:.1f} %"
 
 
 def choose_examples(evaluation: Evaluation, count: int) -> list[Examples]:

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 from jobs.report.findings import Evaluation, find, read_evaluation
 from jobs.report.heat import PEAK, heat_layer, heat_pixels, painted
 from jobs.report.page import ReportConfig, build_page
-from jobs.report.task_sections import choose_examples, task_section, verdict_of
+from jobs.report.task_sections import choose_examples, headline, task_section, verdict_of
 from shards.errors import InputError
 from shards.reader import Dataset
 from shards.records import Grounding
@@ -213,6 +214,17 @@ def test_a_page_of_answers_alone_begins_with_their_score_and_the_best_guess(
     run = str(tmp_path / "evaluations")
     page = build_page(find((), (run,)), ReportConfig(run=run))
     assert "<dt>accuracy, Vqa; by guessing 34.1 %</dt><dd>47.5 %</dd>" in page
+
+
+def test_of_expressions_the_boxes_that_were_found_are_told_first_beside_the_better_guess(
+    annotated: Callable[..., Dataset], evaluation: Callable[..., Evaluation]
+) -> None:
+    scores = {"pointing/all": 19.8, "found/val": 40.0, "found/all": 44.7, "largest/all": 10.7}
+    chance = {"pointing/all": 8.5, "found/all": 23.3}
+    scored = evaluation("grounding", annotated("questions", questions()), mapped, metrics=scores, chance=chance)
+    assert headline(scored) == ("44.7 %", "chosen box overlaps by a half, Grounding; by guessing 23.3 %")
+    unboxed = replace(scored, metrics={"pointing/all": 19.8})
+    assert headline(unboxed) == ("19.8 %", "peak in the true box, Grounding; by guessing 8.5 %")
 
 
 def test_a_page_that_has_no_figures_has_no_frame_for_them(
